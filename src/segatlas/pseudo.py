@@ -10,7 +10,6 @@ Letters: K classes, H W image, h w a map at a stride of `STRIDE`.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,11 @@ from torch.nn import functional as F
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks.examine import available_splits
-from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.copies import check_copy, copy_image, label_to_copy
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.formats.classes import JSON_FILE, background_of, write_classes
+from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.masks import write_mask
+from segatlas.data.named_background import stated_background
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 from segatlas.inference import Predictor
@@ -101,7 +101,7 @@ def write_pseudo_masks(
         UsageError: the model gives no class maps or has other classes; `out` is not empty.
     """
     out, rule = Path(out), rule or PseudoRule()
-    check_new_folder(out, Path(cfg.root or "."))
+    check_copy(cfg, out)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
     if "train" not in splits:
         raise DataError("has no train split", cfg.root)
@@ -110,22 +110,20 @@ def write_pseudo_masks(
         raise UsageError(
             f"the model has the classes {', '.join(predictor.card.classes[:8])}, the data {', '.join(classes[:8])}"
         )
-    rest = background_of(classes, background)
+    rest = stated_background(cfg, classes, background)
     total, done, labelled, pixels = sum(map(len, splits.values())), 0, 0, 0
     with whole_folder(out, durable=False) as temporary:
         for split, data in splits.items():
             for index in range(len(data)):
-                key, (image, mask) = data.key(index), data.files(index)
-                copy = temporary / split / "images" / key
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
+                key = data.key(index)
+                copy_image(data, index, temporary / split / "images")
                 label = None
                 if split == "train":
                     label = pseudo_label(predictor, data, index, rule, rest)
                     labelled += int((label != IGNORE).sum())
                     pixels += label.size
-                elif mask is not None:
-                    label = data.load(index).label
+                else:
+                    label = label_to_copy(data, index)
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, data.palette)
                 done += 1

@@ -283,6 +283,12 @@ def _student_of_classes(cfg: config.Config) -> Iterator[Fault]:
         )
 
 
+def _images_without_labels(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if cfg.semi is not None and entry is not None and entry.output != CLASS_MAPS:
+        yield ("semi", "model.name"), f"is for networks of class maps, and {cfg.model.name} gives {entry.output}"
+
+
 def _losses_of_pixels(cfg: Config) -> Iterator[Fault]:
     if cfg.pretrain is not None and tuple(cfg.losses) != (LOSSES["cross_entropy"](),):
         yield ("losses", "pretrain"), "have no meaning where whole images have classes - remove them"
@@ -387,6 +393,7 @@ class Config(config.Config):
         _metric_of_task,
         _network_of_classes,
         _student_of_classes,
+        _images_without_labels,
         _losses_of_pixels,
         _losses_of_network,
         _parts_of_output,

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
-from segatlas.data.box_masks import grab_object, label_of_boxes
+from segatlas.data.box_masks import grab_object, label_of_boxes, label_of_objects
+from segatlas.structures import InstancesTarget
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +56,17 @@ def test_of_boxes_that_overlap_the_smaller_counts_and_outside_is_background_or_n
     assert (label_of_boxes(image, [], 0)[0] == 0).all()
     grey16 = (image[..., :1].astype(np.uint16)) * 200
     np.testing.assert_array_equal(label_of_boxes(grey16, boxes[1:], 0)[0][24, 28:33], 1)
+
+
+def test_what_was_not_told_apart_is_not_known_and_objects_without_a_pixel_have_no_box():
+    image, _ = scene()
+    masks = np.zeros((3, 48, 64), bool)
+    masks[0, 2:8, 40:60], masks[1, 11:38, 17:44] = True, True
+    objects = InstancesTarget(masks, np.array([1, 2, 1]), np.array([True, False, False]))
+    label, _ = label_of_objects(image, objects, 0)
+    assert (label[2:8, 40:60] == 255).all()
+    assert label[24, 30] == 2
+    assert (label[40:] == 0).all()
 
 
 def test_the_command_makes_a_folder_that_any_recipe_reads(tmp_path):

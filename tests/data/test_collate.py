@@ -4,7 +4,9 @@ import numpy as np
 import torch
 
 from segatlas.data.collate import collate
-from segatlas.data.transforms import PreparedSample
+from segatlas.data.sample import Sample
+from segatlas.data.transforms import Pipeline, PreparedSample
+from segatlas.data.transforms.geometry import Crop, Geometry
 from segatlas.structures import InstancesTarget, SegmentsTarget, SemanticTarget
 
 
@@ -90,3 +92,19 @@ def test_segments_are_padded_with_no_segment() -> None:
     assert batch.targets[0].ids.tolist() == [[0, 0], [0, 0], [-1, -1]]
     assert batch.targets[0].ids.dtype == torch.int32
     assert batch.targets[1].classes.tolist() == [3]
+
+
+def test_what_lies_beyond_images_is_padding_and_black_pixels_are_not() -> None:
+    pipeline = Pipeline(
+        geometry=Geometry(before=(), crop=Crop(size=(6, 8), pad_end=True), after=()), mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    black = [Sample(image=np.zeros((*size, 3), np.uint8), target=None, key="a") for size in ((6, 8), (4, 8))]
+    whole, low = (pipeline(one, np.random.default_rng(0)) for one in black)
+    assert whole.padding is None
+    assert collate([whole]).padding is None
+    assert collate([whole]).valid.all()
+    batch = collate([whole, low])
+    assert batch.valid.tolist() == [[[True] * 8] * 6, [[True] * 8] * 4 + [[False] * 8] * 2]
+    uneven = collate([prepared(2, 3, 5), prepared(4, 2, 6)]).valid
+    assert uneven[0].tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
+    assert uneven[1].tolist() == [[True, True, False]] * 4

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine
+from segatlas.data.checks.convert import to_folder
 from segatlas.data.formats.classes import write_classes
 from segatlas.errors import ConfigError, DataError, UsageError
 from segatlas.recipe import Config
@@ -84,6 +85,19 @@ def test_a_mixed_set_keeps_the_rules_of_all_and_is_examined(tmp_path):
     assert "missing_mask" in {one.kind for one in examine(cfg).errors}
     with pytest.raises(DataError, match="has no mask"):
         create_dataset(cfg, "train")
+
+
+def test_a_copy_of_sources_with_one_class_list_has_their_masks_and_others_are_refused(tmp_path):
+    two_sources(tmp_path, second=("other", "road", "car"))
+    places = [{"root": str(tmp_path / name)} for name in "ab"]
+    cfg = DataConfig(name="mixed", sources=places)  # without a root of its own
+    assert examine(cfg).ok
+    assert to_folder(cfg, tmp_path / "copy") == {"train": 4, "val": 2}
+    copy = create_dataset(DataConfig(name="folder", root=str(tmp_path / "copy")), "train")
+    np.testing.assert_array_equal(copy.load(0).label, raw(tmp_path, "a"))
+    two_sources(tmp_path)
+    with pytest.raises(UsageError, match="some classes were not annotated"):
+        to_folder(cfg, tmp_path / "other")
 
 
 FAULTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from segatlas.data.checks import examine
 from segatlas.data.checks.convert import to_folder
 from segatlas.data.collate import collate
 from segatlas.data.formats.label_tables import read_box_table, read_class_table, read_voc_boxes
+from segatlas.data.statistics import describe
 from segatlas.data.transforms import Pipeline
 from segatlas.data.transforms.geometry import Geometry
 from segatlas.errors import DataError, UsageError
@@ -165,6 +167,19 @@ FAULTS = {
     "box of an unknown class": ("boxes", "boxes.csv", CSV + "000,cat,1,1,5,5\n", "unknown_class", "nearest 'car'"),
     "an image without row": ("boxes", "boxes.csv", CSV + "000,car,1,1,5,5\n", "missing_file", "no row in"),
     "no column": ("boxes", "boxes.csv", "image,class\n000,car\n", "annotation_file", "has no column x0"),
+    "one image by two names": (
+        "boxes", "boxes.csv", CSV + "000.png,car,1,1,5,5\ntrain/images/000.png,car,7,7,9,9\n" + REST, "bad_annotation",
+        "000 and train/images/000 are both image 000",
+    ),
+    "corners the wrong way": ("boxes", "boxes.csv", CSV + "000,car,9,9,5,5\n" + REST, "bad_box", "has no area"),
+    "classes with commas between": (
+        "labels", "labels.csv", "image,classes\n000,car,tree\n" + REST, "annotation_file", "has 3 fields, the head 2",
+    ),
+    "classes by two names": (
+        "labels", "labels.csv", "image,classes\n000,car\na/000,tree\n" + REST, "bad_annotation", "both image 000",
+    ),
+    "no annotated class at all": ("partial", "classes_labelled.csv", "image,classes\n*,\n", "no_label", ""),
+    "no image at all": ("partial", "classes_labelled.csv", "image,classes\n", "annotation_file", "names no image"),
     "unknown image": ("labels", "labels.csv", "image,classes\ngone,car\n", "unknown_image", "no image gone"),
     "unknown class": ("labels", "labels.csv", "image,classes\n000,caar\n", "unknown_class", "nearest 'car'"),
     "twice": ("labels", "labels.csv", "image,classes\n000,car\n000,tree\n", "annotation_file", "listed twice"),
@@ -192,6 +207,8 @@ def test_a_faulty_table_is_an_error_of_check_and_of_training(tmp_path, case):
         assert not errors  # an image that shows nothing but the background is no fault
         return
     assert finding in errors
+    if finding == "no_label":
+        return  # told by the look before a training, as of masks of 255
     with pytest.raises(DataError) as caught:
         load_all(root)
     assert text in errors[finding] or text in str(caught.value)
@@ -211,6 +228,13 @@ def test_an_image_without_any_label_is_named_and_a_split_without_one_is_refused(
     files[0].unlink()
     with pytest.raises(DataError, match="has no scribbles in"):
         opened(root)
+
+
+def test_numbers_of_a_split_count_the_images_that_are_said_to_show_a_class(tmp_path):
+    root = write_weak(tmp_path, "labels", train=2)
+    (root / "train/labels.csv").write_text("image,classes\n000,car\n001,car;tree\n")
+    found = describe(opened(root))
+    assert (found.class_images, found.class_pixels) == ((2, 2, 1), (0, 0, 0))
 
 
 def test_a_class_that_no_weak_label_shows_is_named(tmp_path):
@@ -254,10 +278,54 @@ def test_val_is_never_held_out_of_weak_labels(tmp_path):
     assert "missing_split" in {one.kind for one in examine(root).errors}
 
 
+def test_val_without_whole_masks_is_told(tmp_path):
+    root = write_weak(tmp_path, "points")
+    shutil.rmtree(root / "val/masks")
+    shutil.copytree(root / "train/points", root / "val/points")
+    for stem in ("100", "101"):
+        (root / f"val/points/{int(stem) - 100:03d}.png").rename(root / f"val/points/{stem}.png")
+    told = {one.kind: one for one in examine(root).findings}["weak_scores"]
+    assert (told.severity, "val has no whole masks, so its scores are against points") == ("warning", told.fault)
+
+
 def test_a_copy_that_would_lose_weak_labels_is_refused(tmp_path):
     root = write_weak(tmp_path / "weak", "scribbles")
     with pytest.raises(UsageError, match="a copy holds images and masks alone, not: scribbles"):
         to_folder(DataConfig(name="weak", root=str(root)), tmp_path / "copy")
+
+
+def coco(*boxes: tuple[str, dict], size: tuple[int, int] = SIZE) -> str:
+    """Return an annotation file: boxes (file name, further keys), each of an image of its own."""
+    images = [{"id": i, "file_name": name, "height": size[0], "width": size[1]} for i, (name, _) in enumerate(boxes)]
+    entries = [{"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 8, 6], **more}
+               for i, (_, more) in enumerate(boxes)]  # fmt: skip
+    return json.dumps({"images": images, "annotations": entries, "categories": [{"id": 1, "name": "car"}]})
+
+
+def test_boxes_of_an_image_of_another_size_and_images_that_a_file_lists_twice_are_refused(tmp_path):
+    root = write_weak(tmp_path, "boxes", train=1)
+    (root / "train/boxes.csv").unlink()
+    file = root / "train/boxes.json"
+    file.write_text(coco(("000.png", {"iscrowd": 1})))
+    assert np.asarray(opened(root, target="InstancesTarget").truth(0).crowd).tolist() == [True]
+    file.write_text(coco(("000.png", {}), size=(64, 96)))
+    with pytest.raises(DataError, match="drawn on an image of 96 x 64 pixels, and this one has 48 x 32"):
+        load_all(root)
+    assert "bad_box" in {one.kind for one in examine(root).errors}
+    file.write_text(coco(("000.png", {}), ("000.png", {})))
+    with pytest.raises(DataError, match=r"image 1: 000\.png is listed twice"):
+        opened(root)
+    file.unlink()
+    (root / "train/boxes").mkdir()
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    text = (
+        "<annotation><size><width>{}</width><height>{}</height></size><object><name>car</name>{}</object></annotation>"
+    )
+    (root / "train/boxes/000.xml").write_text(text.format(0, 0, box))
+    load_all(root)
+    (root / "train/boxes/000.xml").write_text(text.format(48, 31, box))
+    with pytest.raises(DataError, match="drawn on an image of 48 x 31 pixels"):
+        load_all(root)
 
 
 @pytest.mark.parametrize("content", ["", "<annotation><object></object></annotation>", "<!DOCTYPE a><a/>", "<annot"])

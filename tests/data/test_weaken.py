@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.images import save_codes, save_image
+from fakes.lits import write_lits
 from fakes.shapes import write_shapes
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
+from segatlas.data.box_masks import masks_of_boxes
 from segatlas.data.checks import examine
 from segatlas.data.strokes import middle_line, skeleton
 from segatlas.data.weaken import FORMS, Weakening, boxes_of, partial_of, points_of, regions_of, scribbles_of, weaken
@@ -158,9 +161,71 @@ def test_the_command_says_what_it_made_and_refuses_what_it_cannot_make(shapes, t
     assert not (tmp_path / "b").exists()
 
 
+def folder_of(root: Path, labels: dict[str, np.ndarray], classes: tuple[str, ...] = ("ground", "car")) -> DataConfig:
+    """Write a folder of grey images with these masks of train, and one of val."""
+    for key, label in {**{f"train/{key}": label for key, label in labels.items()}, "val/v": np.eye(20) > 0}.items():
+        split, stem = key.split("/", 1)
+        save_image(root / split / "images" / f"{stem}.png", np.full((20, 20, 3), 99, np.uint8))
+        save_codes(root / split / "masks" / f"{stem}.png", np.asarray(label).astype(np.uint8))
+    (root / "classes.json").write_text(json.dumps(classes))
+    return DataConfig(name="folder", root=str(root))
+
+
+HALF = np.repeat([0, 1], 10)[None].repeat(20, 0)
+
+
+def test_an_image_without_a_labelled_pixel_is_not_said_to_show_nothing(tmp_path, caplog):
+    cfg = folder_of(tmp_path / "whole", {"a": HALF, "b": np.full((20, 20), 255)})
+    for form in ("labels", "boxes"):
+        assert weaken(cfg, tmp_path / form, Weakening(form=form))["train"] == 1
+        assert len(create_dataset(DataConfig(name="weak", root=str(tmp_path / form)), "train")) == 1
+        assert "left out" in caplog.text
+        caplog.clear()
+    assert weaken(cfg, tmp_path / "points", Weakening(form="points"))["train"] == 2
+    nothing = folder_of(tmp_path / "nothing", {"a": np.full((20, 20), 255)})
+    for form in ("scribbles", "labels"):
+        with pytest.raises(DataError, match=f"nothing of which {form} could be made"):
+            weaken(nothing, tmp_path / "none", Weakening(form=form))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_that_looks_like_a_file_of_its_own_comes_back(tmp_path, form):
+    cfg = folder_of(tmp_path / "whole", {"a.jpg": HALF, "sub/b[1], c": HALF.T})
+    weaken(cfg, tmp_path / "out", Weakening(form=form))
+    data = create_dataset(DataConfig(name="weak", root=str(tmp_path / "out")), "train")
+    assert [data.key(index) for index in range(2)] == ["a.jpg", "sub/b[1], c"]
+    assert all(data.load(index).target is not None for index in range(2))
+
+
+def test_names_that_a_table_cannot_hold_and_what_a_copy_would_lose_is_refused(tmp_path, monkeypatch):
+    cfg = folder_of(tmp_path / "whole", {"a": HALF}, ("ground", "car;van"))
+    with pytest.raises(UsageError, match="'car;van': a table has ';' between names"):
+        weaken(cfg, tmp_path / "out", Weakening(form="labels"))
+    assert weaken(cfg, tmp_path / "out", Weakening(form="points"))["train"] == 1
+    write_lits(tmp_path / "volumes")
+    with pytest.raises(UsageError, match="slices of volumes"):
+        weaken(DataConfig(name="lits", root=str(tmp_path / "volumes")), tmp_path / "b", Weakening(form="points"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = cfg.model_copy(update={"root": "~/whole"})
+    with pytest.raises(UsageError, match="lies in the dataset itself"):
+        weaken(home, tmp_path / "whole/out", Weakening(form="points"))
+
+
+def test_a_background_that_a_recipe_names_counts(tmp_path):
+    cfg = folder_of(tmp_path / "whole", {"a": HALF}, ("car", "grass"))
+    named = Weakening(form="boxes", background="grass")
+    weaken(cfg, tmp_path / "boxes", named)
+    assert (tmp_path / "boxes/train/boxes.csv").read_text().splitlines()[1:] == ["a.png,car,0,0,10,20"]
+    boxes = DataConfig(name="weak", root=str(tmp_path / "boxes"), background="grass")
+    masks_of_boxes(boxes, tmp_path / "cut")
+    cut = create_dataset(DataConfig(name="folder", root=str(tmp_path / "cut")), "train").load(0).label
+    assert (cut[:, 12:] == 1).all()
+
+
 def test_labels_of_a_set_without_val_or_masks_are_refused(shapes, tmp_path):
     cfg = DataConfig(name="weak", root=str(made(shapes, tmp_path / "a", "labels").listed.root))
-    with pytest.raises(UsageError, match="of train has no mask"):
+    with pytest.raises(UsageError, match="of train has no whole mask"):
         weaken(cfg, tmp_path / "b", Weakening(form="points"))
     write_shapes(tmp_path / "alone", train=2, val=0, test=0)
     with pytest.raises(DataError, match="has no val"):

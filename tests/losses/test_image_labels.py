@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segatlas.errors import UsageError
 from segatlas.losses import LOSSES
 from segatlas.structures import Surroundings, WithSurroundings
 
@@ -28,6 +29,20 @@ def test_it_is_the_binary_cross_entropy_of_mean_logits_without_the_background():
         expected = F.binary_cross_entropy_with_logits(means[:, kinds], present[:, kinds].float())
         value = LOSSES["image_labels"](background=background)(given(logits, present), NOTHING)
         torch.testing.assert_close(value, expected)
+
+
+def test_the_background_is_found_by_its_name_in_the_data():
+    loss = LOSSES["image_labels"]()
+    assert [loss.for_classes("abc", found).background for found in (2, 0, None)] == [2, 0, None]
+    stated = LOSSES["image_labels"](background=1)
+    assert stated.for_classes("abc", 2).background == 1
+    assert LOSSES["image_labels"](background=None).for_classes("abc", 2).background is None
+    with pytest.raises(UsageError, match=r"background is class 1 of 1"):
+        stated.for_classes("a", 0)
+    for name in ("box_regions", "pixel_relations"):
+        assert LOSSES[name]().for_classes("abc", 2).background == 2
+    with pytest.raises(UsageError, match="say which class lies outside all boxes"):
+        LOSSES["box_regions"]().for_classes("abc", None)
 
 
 def test_padding_is_no_part_of_the_mean():

@@ -43,6 +43,7 @@ WARNINGS_ONLY = {
     "nothing_labelled",
     "region_without_label",
     "contradiction",
+    "weak_scores",
     "box_cut",
     "source_empty",
     "place_mismatch",

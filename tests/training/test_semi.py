@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from typer.testing import CliRunner
 
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig, SemiConfig
-from segatlas.data import create_dataset
 from segatlas.data.collate import collate
 from segatlas.data.further_images import FurtherImages
 from segatlas.data.sample import Sample
 from segatlas.data.transforms import Pipeline
 from segatlas.data.transforms.geometry import Crop, Flip, Geometry, ScaleJitter
+from segatlas.encoders.contract import Tokens
 from segatlas.errors import ConfigError, DataError, UsageError
 from segatlas.recipe import Config
 from segatlas.structures import SemanticLogits
@@ -205,6 +206,21 @@ def test_features_are_perturbed_only_while_it_lasts_and_modes_come_back():
     net.encoder = nn.Identity()
     with pytest.raises(UsageError, match="needs an encoder of maps"), perturbed_features(net, 0.5):
         net.encoder(("tokens", 3))
+    with perturbed_features(net, 0.5):
+        tokens = net.encoder(Tokens((torch.ones(2, 6, 16),), (torch.ones(2, 1, 16),), (2, 3)))
+    assert set(tokens.patches[0].unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(tokens.patches[0], tokens.prefix[0].expand(-1, 6, -1))  # a channel in all tokens at once
+
+
+def test_a_teacher_may_say_more_finely_what_a_student_should_give():
+    class Fine(Channels):
+        def forward(self, inputs):
+            image = getattr(inputs, "image", inputs)
+            return SemanticLogits(image * self.factor, canvas=(image.shape[2], image.shape[3]))
+
+    weak = batch_of(noise(seed=0))
+    semi = SemiConfig(method="mean_teacher", cutmix=0.0)
+    assert mean_teacher_loss(Channels(), Fine(), weak, weak, semi) < 1e-12
 
 
 def test_a_weight_grows_over_its_ramp():
@@ -216,12 +232,11 @@ def test_a_weight_grows_over_its_ramp():
 def test_labelled_images_are_left_out_and_a_folder_of_nothing_else_is_refused(tmp_path):
     root = write_folder(tmp_path / "data")
     cfg = DataConfig(name="folder", root=str(root))
-    train, val = (create_dataset(cfg, split) for split in ("train", "val"))
 
     def found(folder):
-        return FurtherImages.of(cfg.model_copy(update={"unlabelled": str(folder)}), train, (val,))
+        return FurtherImages.of(cfg.model_copy(update={"unlabelled": str(folder)}), 3)
 
-    with pytest.raises(DataError, match="holds the labelled images and no other"):
+    with pytest.raises(DataError, match="holds labelled images and no other"):
         found(root / "train/images")
     with pytest.raises(DataError, match="is missing"):
         found(tmp_path / "gone")
@@ -233,6 +248,33 @@ def test_labelled_images_are_left_out_and_a_folder_of_nothing_else_is_refused(tm
     (root / "train/images/more/1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1\.png"):
         found(root / "train/images").load(1)
+    with pytest.raises(DataError, match=r"1\.png"):
+        found(root / "train/images").check_headers()
+
+
+@pytest.mark.parametrize("place", ["train/images", "copy", "link", "", "train", "train/masks"])
+def test_what_lies_in_the_dataset_itself_or_is_a_copy_of_it_is_no_image_without_labels(tmp_path, place):
+    root = write_folder(tmp_path / "data")
+    shutil.copytree(root / "train/images", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(root / "train/images")
+    folder = tmp_path / place if place in ("copy", "link") else root / place
+    cfg = DataConfig(name="folder", root=str(root), unlabelled=str(folder))
+    with pytest.raises(DataError, match="nothing is learned from it"):
+        FurtherImages.of(cfg, 3)
+    extra = others(folder / "images" if place in ("", "train") else folder, 1) / "0.png"
+    if place == "train/masks":
+        return
+    assert [path.resolve() for path in FurtherImages.of(cfg, 3).files] == [extra.resolve()]
+
+
+def test_images_of_test_without_a_mask_are_without_labels_and_those_with_one_are_not(tmp_path):
+    root = write_folder(tmp_path / "data", counts={"train": 2, "val": 1, "test": 2})
+    cfg = DataConfig(name="folder", root=str(root), unlabelled=str(root / "test"))
+    with pytest.raises(DataError, match="nothing is learned from it"):
+        FurtherImages.of(cfg, 3)
+    mask = sorted((root / "test/masks").iterdir())[0]
+    mask.unlink()
+    assert [path.stem for path in FurtherImages.of(cfg, 3).files] == [mask.stem]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +283,7 @@ def test_labelled_images_are_left_out_and_a_folder_of_nothing_else_is_refused(tm
         (["data.unlabelled=x"], "nothing says how to learn from it"),
         (["semi={}"], "needs a folder of images without labels"),
         (["semi={}", "data.unlabelled=x", "task=instance", "model.name=condinst"], "is for classes of pixels"),
+        (["semi={}", "data.unlabelled=x", "model.name=mask2former"], "is for networks of class maps"),
         (["semi={method: other}", "data.unlabelled=x"], "semi.method"),
     ],
 )

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from segatlas.cli.main import app
 from segatlas.data.formats.classes import write_classes
+from segatlas.recipe import Config
+from segatlas.training.building import build_parts
 
 SETTINGS = (
     "data.workers=0",
@@ -89,6 +91,26 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
         for name in ("whole", "parts")
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_labels_that_no_loss_heeds_are_told(tmp_path, caplog):
+    labels, partial = write_weak(tmp_path / "labels", "labels"), write_weak(tmp_path / "partial", "partial")
+    done = train(tmp_path, labels, "data.name=weak", "losses=[cross_entropy]", "--dry-run")
+    assert (done.exit_code, "which only image_labels learns from" in done.output) == (2, True), done.output
+    done = train(tmp_path, partial, "data.name=weak", "losses=[cross_entropy]", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 images looked at some classes were not annotated" in caplog.text
+
+
+def test_a_loss_takes_the_background_of_the_data_and_is_refused_without_one(tmp_path):
+    root = write_weak(tmp_path / "data", "boxes")
+    words = ("data.name=weak", "losses=[{name: box_regions, stride: 2}]")
+    done = train(tmp_path, root, *words, "data.background=none", "--dry-run")
+    assert (done.exit_code, "losses.0" in done.output) == (2, True), done.output
+    assert "say which class lies outside all boxes" in " ".join(done.output.split())
+    cfg = Config.load({}, *words, f"data.root={root}", "data.background=tree", "model={name: unet, width: 4}")
+    parts = build_parts(cfg, dry=True)
+    assert parts.criterion.terms[0].background == 2
 
 
 def test_a_weak_loss_reads_whole_masks_too(tmp_path):

@@ -113,7 +113,9 @@ class DataConfig(Section):
     root: str | None = Field(None, description="folder that holds the dataset")
     channels: int | None = Field(None, ge=1, description="channels of an image; default: as in train")
     unlabelled: str | None = Field(
-        None, description="folder of images without labels, in it and below, for `semi`; labelled ones are left out"
+        None,
+        description="folder of images without labels, in it and below, for `semi`; labelled ones, copies of them, "
+        "and labels are left out",
     )
     accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"

@@ -6,7 +6,6 @@ A set of boxes becomes a folder of masks, with which any network trains: pixels 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks.examine import available_splits
-from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.copies import check_copy, copy_image, label_to_copy
 from segatlas.data.datasets.truths import INSTANCES
-from segatlas.data.formats.classes import JSON_FILE, background_of, write_classes
+from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.masks import write_mask
+from segatlas.data.named_background import stated_background
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 from segatlas.labels import IGNORE
@@ -61,32 +61,28 @@ def masks_of_boxes(
         UsageError: the dataset has no objects; no class has that name; `out` is not empty.
     """
     out = Path(out)
-    check_new_folder(out, Path(cfg.root or "."))
+    check_copy(cfg, out)
     there = available_splits(cfg)
     if "train" not in there:
         raise DataError("has no train split", cfg.root)
     train = create_dataset(cfg, "train", target=INSTANCES)
     others = {split: create_dataset(cfg, split) for split in there if split != "train"}
-    rest = background_of(train.classes, background)
+    rest = stated_background(cfg, train.classes, background)
     total, done, doubted = len(train) + sum(map(len, others.values())), 0, 0
     with whole_folder(out, durable=False) as temporary:
         for split, data in {"train": train, **others}.items():
             for index in range(len(data)):
-                key, (image, mask) = data.key(index), data.files(index)
-                copy = temporary / split / "images" / key
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
+                key = data.key(index)
+                copy_image(data, index, temporary / split / "images")
                 label = None
                 if split == "train":
                     sample = data.load(index)
                     if not isinstance(sample.target, InstancesTarget):
                         raise UsageError(f"{key} has no boxes")
-                    masks, kinds = (np.asarray(part) for part in sample.target[:2])
-                    boxes = [(int(kind), corners_of(one)) for one, kind in zip(masks, kinds, strict=True)]
-                    label, count = label_of_boxes(sample.image, boxes, rest)
+                    label, count = label_of_objects(sample.image, sample.target, rest)
                     doubted += count
-                elif mask is not None:
-                    label = data.load(index).label
+                else:
+                    label = label_to_copy(data, index)
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, data.palette)
                 done += 1
@@ -97,7 +93,22 @@ def masks_of_boxes(
     return {"train": len(train), **{split: len(data) for split, data in others.items()}, "not believed": doubted}
 
 
-def label_of_boxes(image: np.ndarray, boxes: Sequence[tuple[int, Corners]], rest: int | None) -> tuple[np.ndarray, int]:
+def label_of_objects(image: np.ndarray, objects: InstancesTarget, rest: int | None) -> tuple[np.ndarray, int]:
+    """Return labels (H, W) uint8 of the boxes of objects, and how many masks were not believed.
+
+    What several objects cover that were not told apart is 255 but for other objects; objects without a pixel have no
+    box. image and rest: as of `label_of_boxes`.
+    """
+    masks, kinds, crowd = (np.asarray(part) for part in objects[:3])
+    whole = [row for row in range(len(masks)) if not crowd[row] and masks[row].any()]
+    return label_of_boxes(
+        image, [(int(kinds[row]), corners_of(masks[row])) for row in whole], rest, masks[crowd.astype(bool)].any(axis=0)
+    )
+
+
+def label_of_boxes(
+    image: np.ndarray, boxes: Sequence[tuple[int, Corners]], rest: int | None, unknown: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
     """Return labels (H, W) uint8 of (class, x0 y0 x1 y1) boxes, and how many masks were not believed.
 
     Of boxes that overlap the smaller one counts. Inside a box what is not the object is the background, around the
@@ -107,8 +118,11 @@ def label_of_boxes(image: np.ndarray, boxes: Sequence[tuple[int, Corners]], rest
         image: (H, W, C) uint8, of which three channels are looked at.
         boxes: in whole pixels, the last row and column left out.
         rest: the class of everything else; None = outside the boxes nothing is known.
+        unknown: (H, W) bool, where outside the boxes nothing is known, either.
     """
     label = np.full(image.shape[:2], IGNORE if rest is None else rest, np.uint8)
+    if unknown is not None:
+        label[unknown] = IGNORE
     doubted = 0
     for kind, corners in sorted(boxes, key=lambda one: -_area(one[1])):
         inside, sure = grab_object(image, corners)

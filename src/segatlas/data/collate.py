@@ -36,8 +36,18 @@ def collate(samples: Sequence[PreparedSample]) -> Batch:
         targets=_targets([sample.target for sample in samples]),
         sizes=tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples),
         keys=tuple(sample.key for sample in samples),
+        padding=_padding(samples),
         **_said_of_classes([sample.target for sample in samples]),
     )
+
+
+def _padding(samples: Sequence[PreparedSample]) -> Tensor | None:
+    """Return what `Batch.padding` says: what lies beyond each image in its sample, and beyond its sample."""
+    sizes = {sample.image.shape[:2] for sample in samples}
+    if len(sizes) == 1 and all(sample.padding is None for sample in samples):
+        return None
+    own = [np.zeros(one.image.shape[:2], bool) if one.padding is None else one.padding for one in samples]
+    return _stack(own, torch.bool, 1)
 
 
 def _said_of_classes(targets: list[Target]) -> dict[str, Tensor]:

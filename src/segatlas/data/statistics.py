@@ -89,9 +89,10 @@ class SplitStatistics:
     """Numbers about one split. Letters: K classes, C channels.
 
     heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
-    std: per channel, of values / max_value, over all pixels. class_pixels and class_images: per class, pixels and
-    images that show it. thickness: per class, in pixels, None without a border. ignored: fraction of pixels with the
-    label 255. peak: the largest value. doubt: what is doubtful about the range of values, "" where nothing is.
+    std: per channel, of values / max_value, over all pixels. class_pixels and class_images: per class, pixels, and
+    images that show it or are said to. thickness: per class, in pixels, None without a border. ignored: fraction of
+    pixels with the label 255. peak: the largest value. doubt: what is doubtful about the range of values, "" where
+    nothing is.
     skipped: text of each sample that was unusable.
     """
 
@@ -156,6 +157,7 @@ class _SampleSums:
     squares: np.ndarray
     labels: np.ndarray
     borders: np.ndarray
+    shown: np.ndarray
 
 
 def describe(
@@ -212,7 +214,7 @@ def describe(
         std=tuple(float(v) for v in np.sqrt(np.maximum(variance, 0)) / max_value),
         classes=tuple(dataset.classes),
         class_pixels=tuple(int(v) for v in labels[:count]),
-        class_images=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
+        class_images=tuple(sum(int(one.shown[k]) for one in sums) for k in range(count)),
         thickness=tuple(thickness(labels[k], borders[k]) for k in range(count)),
         ignored=float(labels[count:].sum() / max(labels.sum(), 1)),
         peak=max(peaks),
@@ -240,7 +242,10 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
     label = label_of(sample.target)
     if label is not None:
         labels, borders = np.bincount(label.ravel(), minlength=256), border_lengths(label)
-    image = sample.image
+    image, shown = sample.image, labels > 0
+    present = getattr(sample.target, "present", None)
+    if present is not None:  # said of the image as a whole
+        shown[: len(present)] |= np.asarray(present).astype(bool)
     return _SampleSums(
         size=(image.shape[0], image.shape[1]),
         depth=image.dtype.name,
@@ -250,6 +255,7 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
         squares=squares,
         labels=labels,
         borders=borders,
+        shown=shown,
     )
 
 

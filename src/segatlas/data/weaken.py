@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,13 +29,14 @@ from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.object_files import write_objects
-from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.copies import check_copy, copy_image
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets.truths import INSTANCES
-from segatlas.data.formats.classes import JSON_FILE, background_of, write_classes
+from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.coco import numbers_of
 from segatlas.data.formats.label_tables import BETWEEN_CLASSES
 from segatlas.data.formats.masks import write_mask
+from segatlas.data.named_background import stated_background
 from segatlas.data.strokes import middle_line, middle_of
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
@@ -45,6 +46,8 @@ from segatlas.structures import InstancesTarget
 Form = Literal["scribbles", "points", "boxes", "labels", "partial"]
 FORMS: tuple[Form, ...] = ("scribbles", "points", "boxes", "labels", "partial")
 RECORD = "weakened.json"
+MOST_NAMED = 5
+LOGGER = logging.getLogger("segatlas")
 Progress = Callable[[int, int], None]
 
 
@@ -91,44 +94,54 @@ def weaken(cfg: DataConfig, out: str | Path, how: Weakening, progress: Progress 
         UsageError: `out` is not empty, or lies in the dataset itself; there are no masks; no class has that name.
     """
     out = Path(out)
-    check_new_folder(out, Path(cfg.root or "."))
+    check_copy(cfg, out)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
     if lost := [split for split in ("train", "val") if split not in splits]:
         raise DataError(f"has no {lost[0]}: weak labels of train need whole masks of val to be scored", cfg.root)
     classes = splits["train"].classes
-    rest = background_of(classes, how.background)
+    rest = stated_background(cfg, classes, how.background)
+    _check_names(classes, how.form)
     objects = {
         split: create_dataset(cfg, split, target=INSTANCES)
         for split in splits
         if how.form == "boxes" and INSTANCES in targets_of(cfg, split)
     }
     total, done, labels = sum(map(len, splits.values())), 0, 0
-    tables = _Tables()
+    tables, unknown = _Tables(), list[str]()
     with whole_folder(out, durable=False) as temporary:
         for split, data in splits.items():
             for index in range(len(data)):
-                key, (image, _) = data.key(index), data.files(index)
-                copy = temporary / split / "images" / key
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
+                key = data.key(index)
                 label = data.load(index).label if data.files(index)[1] is not None else None
                 if label is None and split != "test":
-                    raise UsageError(f"{data.key(index)} of {split} has no mask, of which weak labels could be made")
+                    raise UsageError(f"{key} of {split} has no whole mask, of which weak labels could be made")
                 truth = objects[split].truth(index) if split in objects else None
+                if split == "train" and how.form in ("boxes", "labels") and truth is None and _is_unknown(label):
+                    unknown.append(key)
+                    continue
+                name = copy_image(data, index, temporary / split / "images")
                 if label is not None and split != "train":
                     write_mask(temporary / split / "masks" / f"{key}.png", label, data.palette)
                     if isinstance(truth, InstancesTarget):
                         write_objects(temporary / split / "instances", key, truth, objects[split].classes)
                 elif label is not None:
-                    labels += _write(temporary / split, key, label, truth, how, rest, data, tables)
+                    labels += _write(temporary / split, name, label, truth, how, rest, data, tables)
                 done += 1
                 if progress:
                     progress(done, total)
+        if not labels:
+            raise DataError(f"train shows nothing of which {how.form} could be made", cfg.root)
         _write_tables(temporary / "train", how, tables)
         write_classes(temporary / JSON_FILE, classes, splits["train"].palette)
         record = {"made_of": cfg.name, "to": how.form, "seed": how.seed, "labels": labels}
         (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return {**{split: len(data) for split, data in splits.items()}, "labels": labels}
+    if unknown:
+        LOGGER.warning(
+            "%d images of train have no labelled pixel and are left out, for %s would say that they show nothing: %s",
+            len(unknown), how.form, ", ".join(unknown[:MOST_NAMED]),
+        )  # fmt: skip
+    counts = {split: len(data) for split, data in splits.items()}
+    return {**counts, "train": counts["train"] - len(unknown), "labels": labels}
 
 
 def scribbles_of(
@@ -232,7 +245,7 @@ def regions_of(label: np.ndarray, smallest: int) -> Iterator[tuple[int, np.ndarr
 
 def _write(
     folder: Path,
-    key: str,
+    name: str,
     label: np.ndarray,
     objects: Any,
     how: Weakening,
@@ -240,8 +253,9 @@ def _write(
     data: SegmentationData,
     tables: _Tables,
 ) -> int:
-    """Write the weak labels of one image, or add their rows; return how many there are."""
-    generator, names = how.generator(key), data.classes
+    """Write the weak labels of one image, or add their rows; return how many there are. name: below its folder."""
+    key, names = name.rpartition(".")[0], data.classes
+    generator = how.generator(key)
     if how.form in ("scribbles", "points"):
         draw = scribbles_of if how.form == "scribbles" else points_of
         kept, count = draw(label, how, generator, rest)
@@ -251,15 +265,30 @@ def _write(
         kept, annotated = partial_of(label, len(names), how, generator)
         write_mask(folder / "masks" / f"{key}.png", kept, data.palette)
         chosen = [names[kind] for kind in np.flatnonzero(annotated)]
-        tables.classes.append([key, BETWEEN_CLASSES.join(chosen)])
+        tables.classes.append([name, BETWEEN_CLASSES.join(chosen)])
         return len(chosen)
     if how.form == "boxes":
         boxes = boxes_of(label, objects, how, rest)
-        tables.boxes += [[key, names[kind], *corners] for kind, corners in boxes] or [[key, "", "", "", "", ""]]
+        tables.boxes += [[name, names[kind], *corners] for kind, corners in boxes] or [[name, "", "", "", "", ""]]
         return len(boxes)
     kinds = [kind for kind in np.unique(label[label != IGNORE]).tolist() if kind != rest]
-    tables.classes.append([key, BETWEEN_CLASSES.join(names[kind] for kind in kinds)])
+    tables.classes.append([name, BETWEEN_CLASSES.join(names[kind] for kind in kinds)])
     return len(kinds)
+
+
+def _check_names(names: Sequence[str], form: Form) -> None:
+    """Raise UsageError where classes cannot be told apart in a table, or not some of them from others."""
+    if form == "partial" and len(names) < 2:
+        raise UsageError("partial needs two classes or more: some are annotated, others are not")
+    wrong = [name for name in names if BETWEEN_CLASSES in name or name != name.strip() or not name]
+    if wrong and form in ("labels", "partial", "boxes"):
+        raise UsageError(
+            f"class {wrong[0]!r}: a table has {BETWEEN_CLASSES!r} between names, and no spaces around them"
+        )
+
+
+def _is_unknown(label: np.ndarray | None) -> bool:
+    return label is not None and bool((label == IGNORE).all())
 
 
 def _write_tables(folder: Path, how: Weakening, tables: _Tables) -> None:

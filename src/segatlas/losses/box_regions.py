@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from segatlas.errors import UsageError
 from segatlas.losses.around import LossAround, map_size, pooled_image
+from segatlas.losses.background import BackgroundClass, background_index, settled_background
 from segatlas.losses.box_masks import grown
 from segatlas.losses.loss import Canvas, precise
 from segatlas.structures import IGNORE
@@ -37,11 +39,25 @@ class BoxRegions(LossAround):
     allowed_weight: float = Field(1.0, ge=0, le=1e6, description="factor of what pixels may show")
     projection_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the projections")
     pairwise_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the pairs, once it has grown")
-    background: int = Field(0, ge=0, le=254, description="the class of what lies outside all boxes")
+    background: BackgroundClass = Field(
+        "named",
+        description="the class of what lies outside all boxes; named: the one that is called background, ground, other "
+        "or the like",
+    )
     alike: float = Field(0.3, gt=0, le=1, description="exp(-|Lab - Lab'| / 2) from which on colours are one")
     dilation: int = Field(2, ge=1, le=64, description="how far neighbours are apart, in pixels of the map")
     ramp: float = Field(0.11, ge=0, le=1, description="fraction of the training in which the pairs' factor grows")
     stride: int = Field(4, ge=1, le=64, description="pixels of the image that a pixel of the map has at least, a side")
+
+    def for_classes(self, names: Sequence[str], background: int | None) -> Self:
+        """See `Loss`."""
+        settled = settled_background(self.name, self.background, names, background)
+        if settled is None:
+            raise UsageError(
+                f"loss {self.name}: none of {', '.join(names[:8])} is called background, ground, other or the like; "
+                "say which class lies outside all boxes"
+            )
+        return self.model_copy(update={"background": settled})
 
     def parts(
         self,
@@ -63,11 +79,12 @@ class BoxRegions(LossAround):
         size = map_size(part, whole, self.stride)
         scores = (part if size == tuple(part.shape[-2:]) else F.adaptive_avg_pool2d(part, size)).log_softmax(dim=1)
         boxes = labels_on_map(labels, whole, size)  # (N, h, w)
-        known, inside = boxes != IGNORE, (boxes != IGNORE) & (boxes != self.background)
+        rest = background_index(self.background) or 0
+        known, inside = boxes != IGNORE, (boxes != IGNORE) & (boxes != rest)
         classes = torch.arange(part.shape[1], device=part.device)
         present = ((boxes[:, None] == classes[:, None, None]) & known[:, None]).flatten(2).any(dim=2)  # (N, K)
-        present[:, self.background] = True
-        background = classes == self.background
+        present[:, rest] = True
+        background = classes == rest
         may = torch.where(inside[:, None], present[:, :, None, None], background[:, None, None])
         allowed = -scores.masked_fill(~may, -torch.inf).logsumexp(dim=1)
         of_pixels = torch.where(known, allowed, 0).sum() / known.sum().clamp(min=1)

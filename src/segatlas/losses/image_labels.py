@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from segatlas.losses.around import LossAround, pooled_image
+from segatlas.losses.background import BackgroundClass, background_index, settled_background
 from segatlas.losses.class_presence import class_presence
 from segatlas.losses.loss import Canvas, precise, quotient
 from segatlas.structures import IGNORE
@@ -26,11 +28,19 @@ class ImageLabels(LossAround):
 
     takes: ClassVar = "a map of logits (N, K, h, w) with the classes of the images"
     weighted: ClassVar = True
+    heeds: ClassVar = "present"
 
     name: Literal["image_labels"] = "image_labels"
-    background: int | None = Field(
-        0, ge=0, le=254, description="the class of everything else, of which nothing is learned; null: there is none"
+    background: BackgroundClass | None = Field(
+        "named",
+        description="the class of everything else, of which nothing is learned; named: the one that is called "
+        "background, ground, other or the like, if any; null: there is none",
     )
+
+    def for_classes(self, names: Sequence[str], background: int | None) -> Self:
+        """See `Loss`."""
+        settled = settled_background(self.name, self.background, names, background)
+        return self.model_copy(update={"background": settled})
 
     def value(
         self, logits: Any, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
@@ -50,8 +60,9 @@ class ImageLabels(LossAround):
         where = valid[:, None].to(part)
         scores = (part * where).sum(dim=(2, 3)) / where.sum(dim=(2, 3)).clamp(min=1)
         weight = part.new_ones(count) if class_weights is None else class_weights.to(part)
-        if self.background is not None:
-            weight = weight * (torch.arange(count, device=part.device) != self.background)
+        background = background_index(self.background)
+        if background is not None:
+            weight = weight * (torch.arange(count, device=part.device) != background)
         each = F.binary_cross_entropy_with_logits(scores, present.to(scores), reduction="none")
         of_images = labelled.to(scores)[:, None]
         return quotient((each * weight * of_images).sum(), labelled.sum().to(scores) * weight.sum())

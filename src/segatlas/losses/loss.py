@@ -7,8 +7,8 @@ functions.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict
 
@@ -45,7 +45,8 @@ class Loss(LossConfig):
     not one class weight per class.
 
     A loss says of itself: `output`, the output type of `segatlas.structures` that it is for; `takes`, in words;
-    `weighted`, whether class weights have a meaning; `tiny`, keys for images of a few pixels, used in tests;
+    `weighted`, whether class weights have a meaning; `heeds`, the field of `SemanticTarget` besides labels that it
+    learns from; `tiny`, keys for images of a few pixels, used in tests;
     `reads_around`, whether it takes logits together with what stands around them (`WithSurroundings`).
     """
 
@@ -55,6 +56,7 @@ class Loss(LossConfig):
     takes: ClassVar[str] = "a map of logits (N, K, h, w)"
     reads_around: ClassVar[bool] = False
     weighted: ClassVar[bool] = True
+    heeds: ClassVar[str] = ""
     tiny: ClassVar[Mapping[str, Any]] = {}
 
     name: str = ""
@@ -91,6 +93,18 @@ class Loss(LossConfig):
         self, logits: Any, labels: Any, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
         """Compute the loss of what has been checked."""
+
+    def for_classes(self, names: Sequence[str], background: int | None) -> Self:
+        """Return the loss for a set of classes: what it finds by their names is settled.
+
+        Args:
+            names: of the classes.
+            background: which of them is everything else, None = none.
+
+        Raises:
+            UsageError: it needs a class that there is not.
+        """
+        return self
 
     def given(self, output: Any) -> Any:
         """Return the part of a network's output that the term is on.

@@ -22,6 +22,7 @@ class MarginalCrossEntropy(LossAround):
 
     takes: ClassVar = "a map of logits (N, K, h, w) with which classes were annotated"
     weighted: ClassVar = True
+    heeds: ClassVar = "annotated"
 
     name: Literal["marginal_cross_entropy"] = "marginal_cross_entropy"
 

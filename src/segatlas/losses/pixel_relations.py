@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from segatlas.losses.background import BackgroundClass, background_index, settled_background
 from segatlas.losses.loss import Canvas, Loss, precise, quotient
 from segatlas.structures import IGNORE
 
@@ -36,9 +38,16 @@ class PixelRelations(Loss):
     name: Literal["pixel_relations"] = "pixel_relations"
     on: str = Field("aux.relations", pattern=r"^aux\.\w+$", description="the map of borders and displacements")
     radius: int = Field(10, ge=2, le=64, description="cells that pairs are less apart")
-    background: int | None = Field(
-        0, ge=0, le=254, description="the class of everything else, which has no objects; null: there is none"
+    background: BackgroundClass | None = Field(
+        "named",
+        description="the class of everything else, which has no objects; named: the one that is called background, "
+        "ground, other or the like, if any; null: there is none",
     )
+
+    def for_classes(self, names: Sequence[str], background: int | None) -> Self:
+        """See `Loss`."""
+        settled = settled_background(self.name, self.background, names, background)
+        return self.model_copy(update={"background": settled})
 
     def value(
         self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
@@ -50,6 +59,7 @@ class PixelRelations(Loss):
         size = (relations.shape[-2], relations.shape[-1])
         cells = labels_of_cells(labels, canvas, size)
         edges, displacement = relations[:, 0].sigmoid(), relations[:, 1:]
+        background = background_index(self.background)
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for step in half_disc(self.radius):
@@ -57,7 +67,7 @@ class PixelRelations(Loss):
                 continue
             here, there = _ends(cells, step)
             known, alike = (here != IGNORE) & (there != IGNORE), here == there
-            empty = here == self.background if self.background is not None else alike & False
+            empty = here == background if background is not None else alike & False
             affinity = path_affinity(edges, step)
             first, second = _ends(displacement, step)
             moved = first - second

@@ -144,6 +144,7 @@ class Batch(NamedTuple):
     keys: name of each sample.
     annotated, present: (N, K) bool, of labels that say less than a class for each pixel, see `SemanticTarget`; None
         where no sample has such. A sample without has all classes annotated, and the classes that its labels show.
+    padding: (N, H, W) bool, beyond the images; None = nothing is.
     """
 
     inputs: Inputs
@@ -152,6 +153,15 @@ class Batch(NamedTuple):
     keys: tuple[str, ...]
     annotated: Tensor | None = None
     present: Tensor | None = None
+    padding: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """(N, H, W) bool, which pixels are no padding."""
+        image = self.inputs.image
+        if self.padding is not None:
+            return ~self.padding
+        return image.new_ones((len(image), *image.shape[-2:])).bool()
 
 
 class Surroundings(NamedTuple):

@@ -22,6 +22,7 @@ from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
+from segatlas.data.named_background import stated_background
 from segatlas.data.statistics import automatic_weights, count_occurrences, median_frequency_weights
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError, WeightsError
@@ -31,7 +32,7 @@ from segatlas.models import find_entry
 from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config, aux_problems
 from segatlas.tasks import TASKS
-from segatlas.training.consulting import check_data, refuse_single_values
+from segatlas.training.consulting import check_data, check_heeded, refuse_single_values
 from segatlas.training.distillation import normalised_anew
 from segatlas.training.freezing import freeze
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
@@ -82,6 +83,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         if target == "SemanticTarget" and dataset.truth_file(0) is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
     check_data(config, tuple(splits.values()))
+    check_heeded(config, train)
     model = config.model
     num_classes, channels = _agreed(config, train)
     create(TASKS[config.task].metrics, train.classes, config.eval.model_dump())  # the end of a run is late to refuse
@@ -314,4 +316,9 @@ def _criterion(config: Config, train: SegmentationData) -> nn.Module:
         measured[rule] = torch.tensor(np.asarray(weights), dtype=torch.float32)
         named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
         LOGGER.info("%s class weights: %s", "automatic" if rule == "auto" else "median frequency", named)
-    return criteria.build(find_entry(config.model.name)[0].output, config.losses, measured)
+    background = stated_background(config.data, train.classes)
+    terms = []
+    for index, term in enumerate(config.losses):
+        with told_with_key(f"losses.{index}", term.name):
+            terms.append(term.for_classes(train.classes, background))
+    return criteria.build(find_entry(config.model.name)[0].output, terms, measured)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from segatlas.config.schema import TrainConfig
 from segatlas.data.checks import look_before_training
+from segatlas.data.checks.quick import SAMPLES
+from segatlas.data.checks.samples import spread
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.stream import SampleStream
@@ -17,7 +20,7 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.recipe import Config
-from segatlas.structures import Inputs
+from segatlas.structures import IGNORE, Inputs, SemanticTarget
 from segatlas.tasks import TASKS
 from segatlas.training.freezing import BATCH_NORMS, training_mode
 from segatlas.training.logbook import LOGGER
@@ -50,6 +53,38 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
         look.files,
         look.samples,
     )
+
+
+def check_heeded(config: Config, train: SegmentationData) -> None:
+    """Tell where labels say of classes what no loss learns from: some were not annotated, or only that they are there.
+
+    Raises:
+        ConfigError: labels say nothing else, so nothing would be learned.
+    """
+    heeds = {term.heeds for term in config.losses}
+    said = dict.fromkeys(("annotated", "present"), 0)
+    looked, has_label = spread(len(train), SAMPLES), False
+    for index in looked:
+        if train.truth_file(index) == train.files(index)[1]:
+            has_label = True  # a plain mask says a class for each pixel
+            continue
+        target = train.truth(index)
+        if isinstance(target, SemanticTarget):
+            said["present"] += target.present is not None
+            said["annotated"] += target.annotated is not None and not np.all(target.annotated)
+            has_label |= bool((np.asarray(target.labels) != IGNORE).any())
+    if said["present"] and "present" not in heeds and not has_label:
+        if config.distill is not None:
+            return
+        got = ", ".join(term.name for term in config.losses)
+        message = "train says which classes its images show and not where, which only image_labels learns from"
+        raise ConfigError("recipe", [Problem(key="losses", got=got, message=message)])
+    if said["annotated"] and "annotated" not in heeds:
+        LOGGER.warning(
+            "data: in %d of %d images looked at some classes were not annotated, and these losses take what is not "
+            "annotated for the class that stands there; marginal_cross_entropy does not",
+            said["annotated"], len(looked),
+        )  # fmt: skip
 
 
 def _with_detail(fault: str, details: tuple[str, ...]) -> str:

@@ -30,7 +30,7 @@ def placed(batch: Batch, config: Config, device: torch.device) -> Batch:
     return batch._replace(
         inputs=inputs,
         targets=move_data_to_device(batch.targets, device),
-        **{name: move_data_to_device(getattr(batch, name), device) for name in ("annotated", "present")},
+        **{name: move_data_to_device(getattr(batch, name), device) for name in ("annotated", "present", "padding")},
     )
 
 

@@ -35,7 +35,8 @@ from segatlas.data.transforms import Pipeline, PreparedSample
 from segatlas.data.transforms.color import GaussianBlur, Photometric
 from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.data.transforms.geometry import Geometry, Placement
-from segatlas.errors import SegAtlasError, UsageError
+from segatlas.encoders.contract import Tokens
+from segatlas.errors import ConfigError, Problem, SegAtlasError, UsageError
 from segatlas.ops import upsample_logits, upsampled_cross_entropy
 from segatlas.structures import IGNORE, Batch, SemanticLogits
 from segatlas.training.building import TrainingComponents, build_parts
@@ -152,7 +153,7 @@ class SemiDataModule(SegmentationDataModule):
         assert self.trainer is not None
         config, semi = self.config, self.config.semi
         assert semi is not None
-        others = FurtherImages.of(config.data, self.train, (self.val,))
+        others = FurtherImages.of(config.data, self.train.channels)
         labelled = SampleStream(self.train, self.pipeline, config.seed, copy_paste_of(config.transforms))
         addresses = SemiAddresses(
             self.plan, seed=config.seed, others=len(others), batch=semi.batch or self.plan.batch,
@@ -242,12 +243,12 @@ def mean_teacher_loss(student: nn.Module, teacher: nn.Module, weak: Batch, stron
     """
     with torch.no_grad():
         said = _logits(teacher(weak.inputs))
-    image, mixed = strong.inputs.image, said.logits
-    valid = _valid(weak.inputs.image)
+    image, valid = strong.inputs.image, weak.valid
     box = cut_mix_boxes(image, semi.cutmix)
     image, valid = cut_mixed(image, box), cut_mixed(valid, box)
     found = _logits(student(strong.inputs._replace(image=image)))
     size = (int(found.logits.shape[-2]), int(found.logits.shape[-1]))
+    mixed = _resized(said, size, found.canvas)
     inside = _on_map(box, found.canvas, size)
     wanted = torch.where(inside[:, None], mixed.roll(1, 0), mixed).softmax(dim=1)
     where = _on_map(valid, found.canvas, size)[:, None].to(wanted)
@@ -264,8 +265,8 @@ def weak_to_strong_loss(
     channels dropped. A pixel whose class has less than `threshold` is no label (255), and neither is padding.
     """
     with evaluating(net), torch.no_grad():
-        labels = sure_labels(_logits(net(weak.inputs)), _valid(weak.inputs.image), semi.threshold)
-    valid = _valid(weak.inputs.image)
+        labels = sure_labels(_logits(net(weak.inputs)), weak.valid, semi.threshold)
+    valid = weak.valid
     of_views: list[Tensor] = []
     for view in strong:
         box = cut_mix_boxes(view.inputs.image, semi.cutmix)
@@ -314,18 +315,22 @@ def cut_mixed(maps: Tensor, inside: Tensor) -> Tensor:
 
 @contextmanager
 def perturbed_features(net: nn.Module, fraction: float) -> Iterator[None]:
-    """Drop a fraction of the channels of the maps that the network's encoder gives, as long as this lasts.
+    """Drop a fraction of the channels of the maps or tokens that the network's encoder gives, as long as this lasts.
+
+    A channel is dropped in all pixels, or tokens, of a sample at once.
 
     Raises:
-        UsageError: the encoder gives no maps.
+        UsageError: the encoder gives neither.
     """
 
     def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, Tokens):
+            return _dropped_tokens(output, fraction)
         maps = list(output.values()) if isinstance(output, Mapping) else output
         if isinstance(maps, Tensor):
             return F.dropout2d(maps, fraction)
         if not isinstance(maps, list | tuple) or not all(isinstance(one, Tensor) and one.ndim == 4 for one in maps):
-            raise UsageError("semi.feature_dropout needs an encoder of maps; set it to 0 for this network")
+            raise UsageError("semi.feature_dropout needs an encoder of maps or tokens; set it to 0 for this network")
         dropped = [F.dropout2d(one, fraction) for one in maps]
         return dict(zip(output, dropped, strict=True)) if isinstance(output, Mapping) else type(output)(dropped)
 
@@ -348,16 +353,44 @@ def build_semi_parts(config: Any, *, dry: bool = False) -> TrainingComponents:
 
     Raises:
         DataError: no image there but labelled ones, or a file that cannot be read.
+        ConfigError: the network needs more than an image.
     """
     parts = build_parts(config, dry=dry)
-    others = FurtherImages.of(config.data, parts.train, (parts.val,))
+    others = FurtherImages.of(config.data, parts.train.channels)
+    others.check_headers()
     for index in sorted({0, len(others) - 1}):
         others.load(index)
     LOGGER.info("images without labels: %d in %s", len(others), Path(config.data.unlabelled))
+    _require_image_alone(config, parts)
     if dry:
         notice = f"{len(others)} images without labels; a dry run takes a step of labelled ones alone"
         parts = replace(parts, notices=(*parts.notices, notice))
     return parts
+
+
+def _require_image_alone(config: Any, parts: TrainingComponents) -> None:
+    needed = [spec.name for spec in parts.card.inputs[1:] if spec.required]
+    if needed:
+        message = f"takes {', '.join(needed)} besides the image, and data.unlabelled holds images alone"
+        raise ConfigError("recipe", [Problem(key="model.name", got=config.model.name, message=message)])
+
+
+def _dropped_tokens(tokens: Tokens, fraction: float) -> Tokens:
+    """Return tokens of which a fraction of the channels is 0 and the others so much larger, block by block."""
+    patches, prefix = [], []
+    for own, before in zip(tokens.patches, tokens.prefix, strict=True):
+        kept = F.dropout(own.new_ones(len(own), 1, own.shape[2]), fraction)
+        patches.append(own * kept)
+        prefix.append(before * kept)
+    return Tokens(tuple(patches), tuple(prefix), tokens.grid)
+
+
+def _resized(said: SemanticLogits, size: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
+    """Return logits (N, K, h, w) of a teacher on the map of a student, which may be coarser while it is trained."""
+    if (int(said.logits.shape[-2]), int(said.logits.shape[-1])) == size and said.canvas == canvas:
+        return said.logits
+    whole = upsample_logits(said.logits.float(), canvas, canvas=said.canvas, align_corners=said.resample.align_corners)
+    return F.interpolate(whole, size=size, mode="area")
 
 
 def _of_sure(output: SemanticLogits, labels: Tensor, valid: Tensor) -> Tensor:
@@ -376,11 +409,6 @@ def _logits(output: Any) -> SemanticLogits:
 
 def _laid_out(batch: Batch, is_channels_last: bool) -> Batch:
     return batch._replace(inputs=batch.inputs.changed(channels_last)) if is_channels_last else batch
-
-
-def _valid(image: Tensor) -> Tensor:
-    """Return where images (N, C, H, W) are no padding, which is exactly 0."""
-    return (image != 0).any(dim=1)
 
 
 def _on_map(flags: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
@@ -24,7 +26,7 @@ from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.options import checked
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
-from segatlas.structures import InstancesTarget
+from segatlas.structures import InstancesTarget, SemanticTarget
 
 
 def to_folder(
@@ -49,8 +51,8 @@ def to_folder(
         UsageError: `out` is not empty, or lies in the dataset itself; the copy would lose further inputs, or
             truths that are no masks.
     """
-    out, root = Path(out), Path(cfg.root or ".")
-    check_new_folder(out, root)
+    out = Path(out)
+    check_new_folder(out, None if cfg.root is None else Path(cfg.root).expanduser())
     splits = {
         split: create_dataset(cfg, split, target=_plainest(cfg, split, target)) for split in available_splits(cfg)
     }
@@ -71,11 +73,11 @@ def to_folder(
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
             for index in range(len(dataset)):
-                key, (image, mask) = dataset.key(index), dataset.files(index)
+                key, (image, _) = dataset.key(index), dataset.files(index)
                 copy = temporary / split / "images" / key
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
-                label = dataset.load(index).label if mask is not None else None
+                label = _whole_label(dataset, index)
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
                 if split in objects and isinstance(truth := objects[split].truth(index), InstancesTarget):
@@ -95,6 +97,18 @@ def _plainest(cfg: DataConfig, split: str, target: str | None) -> str:
     """Return the truth by which a split is opened: masks where it has some, else objects, which are then all it has."""
     given = targets_of(cfg, split)
     return INSTANCES if target is None and SEMANTIC not in given and INSTANCES in given else SEMANTIC
+
+
+def _whole_label(data: SegmentationData, index: int) -> np.ndarray | None:
+    """Return the label (H, W) of a sample; None without. UsageError where it says less than a mask can hold."""
+    if data.truth_file(index) is None:
+        return None
+    target = data.load(index).target
+    if not isinstance(target, SemanticTarget):
+        return None
+    if target.annotated is not None or target.present is not None:
+        raise UsageError(f"{data.key(index)}: some classes were not annotated there, which masks of a copy cannot say")
+    return np.asarray(target.labels)
 
 
 def _has_masks(data: SegmentationData) -> bool:

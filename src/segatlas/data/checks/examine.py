@@ -99,6 +99,7 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
     Raises DataError or UsageError where there is no root; ("train",) where the root has nothing, so that opening it
     says what is missing.
     """
+    cfg = checked(cfg)
     listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
     parts = listing.parts
     found = [split for split in SPLITS if split in parts and parts[split].items]
@@ -108,7 +109,7 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
 
 
 def _root(cfg: DataConfig) -> Path:
-    if cfg.root is None and cfg.own("lists"):
+    if cfg.root is None and (cfg.own("lists") or cfg.own("sources")):
         return dataset_class(cfg.name).prepare(cfg)
     if cfg.root is None:
         raise UsageError("which dataset? give its folder, or a recipe that sets data.root")

@@ -67,7 +67,15 @@ def _masks_of(part: Part, folder: Path) -> Companions:
 
 def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str, str]) -> Iterator[Finding]:
     """Tell of images that have no file of a kind, and of files of that kind that have no image."""
-    if found.missing:
+    if found.missing and found.is_table:
+        yield Finding(
+            kind=kinds[0],
+            severity="error",
+            files=found.missing,
+            fault=f"{found.folder} has no row of them",
+            repair="add the rows (an image that shows nothing has one with its name alone), or take the images out",
+        )
+    elif found.missing:
         there = "" if found.folder.is_dir() else f"; there is no folder {found.folder}"
         if kinds[0] == "missing_mask" and (other := masks_meant(found.folder)) is not None:
             there += f", but {other}: rename it to {found.folder.name}"
@@ -216,7 +224,11 @@ PROBLEMS: dict[str, tuple[Severity, str, str]] = {
         "labels of another class than the whole mask beside has",
         "which of the two is right? Correct the other one",
     ),
-    "bad_box": ("error", "boxes without a pixel of their image", "correct or delete them"),
+    "bad_box": (
+        "error",
+        "boxes without a pixel of their image, or of an image of another size",
+        "correct or delete them",
+    ),
     "box_cut": ("warning", "boxes that leave their image; they are cut", "is the image that which was annotated?"),
     "overlap": (
         "error",

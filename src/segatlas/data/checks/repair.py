@@ -77,11 +77,11 @@ def repair(found: CheckReport, out: str | Path, progress: Progress | None = None
     return out
 
 
-def check_new_folder(out: Path, source: Path) -> None:
-    """Raise UsageError unless `out` is missing or an empty folder, outside the dataset itself."""
+def check_new_folder(out: Path, source: Path | None) -> None:
+    """Raise UsageError unless `out` is missing or an empty folder, outside the dataset itself, if that has a root."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is not empty; give a new folder")
-    if out.resolve().is_relative_to(source.resolve()):
+    if source is not None and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out}: lies in the dataset itself; give a folder outside {source}")
 
 

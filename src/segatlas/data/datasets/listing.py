@@ -55,7 +55,7 @@ class Companions:
 
     label: what they are called in counts. words: what one of them is. folder: where they lie. missing: images that have
     none. extra: files without image. duplicates: files with the stem of another one. error: the first fault with which
-    they cannot be used.
+    they cannot be used. is_table: they are rows of a file, which `folder` is.
     """
 
     label: str
@@ -65,6 +65,7 @@ class Companions:
     extra: tuple[Path, ...] = ()
     duplicates: tuple[Path, ...] = ()
     error: DataError | None = None
+    is_table: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

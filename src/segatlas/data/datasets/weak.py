@@ -68,6 +68,7 @@ TABLES = {"boxes": ("boxes.csv", "boxes.json"), "labels": ("labels.csv",), "part
 """Kind -> its tables, the first that is there is read."""
 
 MOST_TOLD = 5
+ONE_NAME = "call each image by one name, its path below the folder of images"
 
 
 class WeakOptions(FolderOptions):
@@ -235,6 +236,8 @@ def _part_of(
         kind = there[0]
     if kind == "masks":
         return part
+    if split != "train" and kind != "partial":
+        state.faults.append(_weak_scores(split, kind, images))
     files = list_images(images)
     items = tuple(Item(key=key, image=paths[0]) for key, paths in files.items())
     duplicates = tuple(path for paths in files.values() for path in paths[1:])
@@ -245,6 +248,13 @@ def _part_of(
     except DataError as fault:
         state.faults.append(fault_of_list(fault, "correct the file, or write it anew", kind="annotation_file"))
         return replace(plain, error=fault)
+
+
+def _weak_scores(split: str, kind: Kind, images: Path) -> Fault:
+    of = "boxes that are filled" if kind == "boxes" else "classes of images" if kind == "labels" else kind
+    text = f"{split} has no whole masks, so its scores are against {of}"
+    repair = f"add masks of {split}; those of some of its images, and these images alone, are better than none"
+    return Fault(kind="weak_scores", severity="warning", files=(images,), fault=text, repair=repair)
 
 
 def _sparse(kind: Kind) -> Callable[..., Part]:
@@ -278,6 +288,8 @@ def annotated_by_image(
     state: WeakLabels, table: Mapping[str, tuple[tuple[str, ...], int]], items: Sequence[Item], path: Path
 ) -> dict[Path, tuple[bool, ...]]:
     """Return by image which classes were annotated: as the first row says whose name or pattern (`a/*`) it fits."""
+    if not table:
+        raise DataError("names no image; delete it where all classes were looked for in all of them", path)
     flags: dict[str, tuple[bool, ...]] = {}
     lost, nowhere = [], []
     for pattern, (names, line) in table.items():
@@ -310,7 +322,8 @@ def _boxes(state: WeakLabels, part: Part, masked: Part, root: Path, split: str, 
         files = [file for file in walk_files(folder) if file.suffix.lower() == ".xml"]
         places = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
         named, path = {key: read_voc_boxes(file) for key, file in places.items()}, folder
-    own, lost = _of_items(part.items, named)
+    own, lost, twice = _of_items(part.items, named)
+    state.tell("bad_annotation", path, twice, ONE_NAME)
     state.tell("unknown_image", path, [f"no image {name} in {split}" for name in lost], "add it, or delete its boxes")
     boxes: dict[Path, tuple[Box, ...]] = {}
     unknown: list[str] = []
@@ -319,7 +332,7 @@ def _boxes(state: WeakLabels, part: Part, masked: Part, root: Path, split: str, 
         boxes[item.image] = _as_boxes(state, found, unknown)
     state.tell("unknown_class", path, unknown, "correct the names, or add the classes to classes.json")
     error = part.error or first_fault
-    for texts in (unknown, [f"no image {name} in {split}" for name in lost]):
+    for texts in (twice, unknown, [f"no image {name} in {split}" for name in lost]):
         if error is None and texts:
             error = DataError(texts[0], path)
     full = {item.image: item.target for item in masked.items if item.target is not None}
@@ -335,7 +348,11 @@ def _boxes(state: WeakLabels, part: Part, masked: Part, root: Path, split: str, 
     if missing and error is None:
         error = DataError(f"has no row in {path}; an image without a box has one with its name alone", missing[0].image)
     files_of = Companions(
-        label="images with boxes", words="box", folder=path, missing=tuple(item.image for item in missing)
+        label="images with boxes",
+        words="box",
+        folder=path,
+        missing=tuple(item.image for item in missing),
+        is_table=path.is_file(),
     )
     return replace(part, items=items, companions={SEMANTIC: files_of}, error=error)
 
@@ -347,7 +364,7 @@ def _as_boxes(state: WeakLabels, found: Sequence[LabelledBox], unknown: list[str
         if kind is None:
             unknown.append(f"{one.place}: {state.unknown(one.name)}")
         else:
-            boxes.append(Box(kind=kind, corners=one.corners, place=one.place))
+            boxes.append(Box(kind=kind, corners=one.corners, place=one.place, crowd=one.crowd, drawn_on=one.size))
     return tuple(boxes)
 
 
@@ -355,21 +372,26 @@ def _labels(state: WeakLabels, part: Part, masked: Part, root: Path, split: str,
     path = table_of(root, split, images, "labels")
     assert path is not None
     table = read_class_table(path)
-    own, lost = _of_items(part.items, table)
+    own, lost, twice = _of_items(part.items, table)
+    state.tell("bad_annotation", path, twice, ONE_NAME)
     texts = [f"line {table[name][1]}: no image {name} in {split}" for name in lost]
     state.tell("unknown_image", path, texts, "add the images, or delete their rows")
     unknown = [f"line {line}: {state.unknown(name)}" for names, line in table.values()
                for name in names if state.index(name) is None]  # fmt: skip
     state.tell("unknown_class", path, unknown, "correct the names, or add the classes to classes.json")
     missing = [item for item in part.items if item.key not in own]
-    error = part.error or next((DataError(text, path) for text in (*unknown, *texts)), None)
+    error = part.error or next((DataError(text, path) for text in (*twice, *unknown, *texts)), None)
     if missing and error is None:
         error = DataError(f"has no row in {path}", missing[0].image)
     entries = {item.image: _present(state, table[own[item.key]][0]) for item in part.items if item.key in own}
     state.rules |= dict.fromkeys(entries, ClassesOfImages(entries=entries))
     items = tuple(replace(item, truths={SEMANTIC: path}) if item.image in entries else item for item in part.items)
     files = Companions(
-        label="images with classes", words="row", folder=path, missing=tuple(item.image for item in missing)
+        label="images with classes",
+        words="row",
+        folder=path,
+        missing=tuple(item.image for item in missing),
+        is_table=True,
     )
     return replace(part, items=items, companions={SEMANTIC: files}, error=error)
 
@@ -445,23 +467,27 @@ def _with_files(
     return replace(part, items=tuple(items), companions={SEMANTIC: files}, error=error)
 
 
-def _of_items(items: Sequence[Item], table: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Return what a table calls the image of each key (its path below the folder, or its name), and names of none."""
+def _of_items(items: Sequence[Item], table: Mapping[str, object]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return what a table calls the image of each key (its path below the folder, or its name).
+
+    And names of no image, and a text for each image that has two names.
+    """
     by_name: dict[str, list[str]] = {}
     for item in items:
         by_name.setdefault(item.key.rpartition("/")[2], []).append(item.key)
     keys = {item.key for item in items}
     own: dict[str, str] = {}
-    lost = []
+    lost, twice = [], []
     for name in table:
         short = by_name.get(name.rpartition("/")[2], [])
-        if name in keys:
-            own[name] = name
-        elif len(short) == 1:
-            own[short[0]] = name
-        else:
+        key = name if name in keys else short[0] if len(short) == 1 else None
+        if key is None:
             lost.append(name)
-    return own, lost
+        elif key in own:
+            twice.append(f"{own[key]} and {name} are both image {key}")
+        else:
+            own[key] = name
+    return own, lost, twice
 
 
 def _fits(pattern: str, key: str) -> bool:

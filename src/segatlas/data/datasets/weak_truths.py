@@ -30,14 +30,26 @@ MOST_REGIONS_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A box of an image. kind: its class. corners: x0, y0, x1, y1 as the file says. place: for messages."""
+    """A box of an image. kind: its class. corners: x0, y0, x1, y1 as the file says. place: for messages.
+
+    crowd: several objects that were not told apart. drawn_on: (H, W) of the image that the file is of, None = not said.
+    """
 
     kind: int
     corners: tuple[float, float, float, float]
     place: str
+    crowd: bool = False
+    drawn_on: Size | None = None
 
     def pixels(self, size: Size) -> tuple[int, int, int, int]:
-        """Return the (x0, y0, x1, y1) whole pixels inside an image (H, W). DataError where there are none."""
+        """Return the (x0, y0, x1, y1) whole pixels inside an image (H, W).
+
+        Raises:
+            DataError: there are none, or the box was drawn on an image of another size.
+        """
+        if self.drawn_on is not None and self.drawn_on != size:
+            text = f"was drawn on an image of {_size_text(self.drawn_on)}, and this one has {_size_text(size)}"
+            raise DataError(f"{self.place}: the box {_text(self.corners)} {text}")
         x0, y0, x1, y1 = self.corners
         left, top = max(int(np.floor(x0)), 0), max(int(np.floor(y0)), 0)
         right, bottom = min(int(np.ceil(x1)), size[1]), min(int(np.ceil(y1)), size[0])
@@ -126,8 +138,11 @@ class PartialLabels:
         except DataError as error:
             return TruthLook(size=self.size(item), misfit=_without(error, path))
         labels = np.asarray(target.labels)
-        problems = [] if (labels != IGNORE).any() else [("nothing_labelled", "no pixel is labelled")]
-        return TruthLook(size=_size(labels), objects=_counts(labels), problems=tuple(problems))
+        if (target.certain == IGNORE).all():  # one that stands for all that were not annotated says of none of them
+            return TruthLook(
+                size=_size(labels), problems=(("nothing_labelled", "no pixel has a class of those annotated"),)
+            )
+        return TruthLook(size=_size(labels), objects=_counts(labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +172,8 @@ class BoxLabels:
         size, boxes = _header_size(item.image), self.entries.get(item.image, ())
         problems = _of_boxes(boxes, size)
         if not boxes:
-            problems.append(("nothing_labelled", "no box: all of it is taken for background"))
+            then = "nothing of it is known" if self.background == IGNORE else "all of it is taken for background"
+            problems.append(("nothing_labelled", f"no box: {then}"))
         whole = self.full.get(item.image)
         if whole is not None and not problems:
             labels = _decoded(whole, self.rule, Decoder())
@@ -190,7 +206,8 @@ class BoxObjects:
         for mask, box in zip(masks, boxes, strict=True):
             x0, y0, x1, y1 = _pixels(box, size, item.truths[self.name])
             mask[y0:y1, x0:x1] = True
-        return InstancesTarget(masks, np.array([box.kind for box in boxes], np.int64), np.zeros(len(boxes), bool))
+        kinds, crowd = np.array([box.kind for box in boxes], np.int64), np.array([box.crowd for box in boxes], bool)
+        return InstancesTarget(masks, kinds, crowd)
 
     def size(self, item: Item) -> None:
         """Return None: no header tells a size."""

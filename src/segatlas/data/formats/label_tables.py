@@ -18,6 +18,7 @@ from segatlas.errors import DataError
 from segatlas.files import read_text
 
 Corners = tuple[float, float, float, float]
+Size = tuple[int, int]
 Columns = Mapping[str, tuple[str, ...]]
 
 IMAGE_COLUMN = ("image", "filename", "file_name", "file", "path", "image_id")
@@ -41,11 +42,16 @@ LARGEST_XML = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledBox:
-    """A box as a file has it. name: its class. corners: x0, y0, x1, y1. place: where it stands, for messages."""
+    """A box as a file has it. name: its class. corners: x0, y0, x1, y1. place: where it stands, for messages.
+
+    crowd: several objects that were not told apart. size: (H, W) of the image it was drawn on, None = not said.
+    """
 
     name: str
     corners: Corners
     place: str
+    crowd: bool = False
+    size: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,8 @@ def read_voc_boxes(path: Path) -> tuple[LabelledBox, ...]:
     except ElementTree.ParseError as error:
         raise DataError(f"is not XML, is it cut off? ({error})", path) from error
     boxes = []
+    sides = [_number(root.findtext(f"size/{name}") or "") for name in ("height", "width")]
+    size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None  # some tools write 0 and 0
     for number, entry in enumerate(root.findall("object"), start=1):
         texts = [entry.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
         name = (entry.findtext("name") or "").strip()
@@ -93,7 +101,8 @@ def read_voc_boxes(path: Path) -> tuple[LabelledBox, ...]:
         if not name or any(value is None for value in values):
             raise DataError(f"object {number} has no name, or no box of four numbers", path)
         x0, y0, x1, y1 = (float(value) for value in values if value is not None)
-        boxes.append(LabelledBox(name=name, corners=(x0 - 1, y0 - 1, x1, y1), place=f"object {number}"))
+        corners = (x0 - 1, y0 - 1, x1, y1)
+        boxes.append(LabelledBox(name=name, corners=corners, place=f"object {number}", size=size))
     return tuple(boxes)
 
 
@@ -153,8 +162,12 @@ def _read_coco_boxes(path: Path) -> BoxTable:
                 faults.append(f"{place} has no box of four finite numbers")
                 continue
             x, y, width, height = one.box
-            found.append(LabelledBox(name=names[one.category], corners=(x, y, x + width, y + height), place=place))
-        boxes[image_key(image.file_name)] = tuple(found)
+            corners = (x, y, x + width, y + height)
+            name = names[one.category]
+            found.append(LabelledBox(name=name, corners=corners, place=place, crowd=one.crowd, size=image.size))
+        if (key := image_key(image.file_name)) in boxes:
+            faults.append(f"image {image.id}: {image.file_name} is listed twice")
+        boxes[key] = (*boxes.get(key, ()), *found)
     return BoxTable(boxes=boxes, faults=tuple(faults))
 
 
@@ -180,6 +193,9 @@ def _rows(path: Path, columns: Columns) -> list[tuple[int, dict[str, str]]]:
     for number, row in enumerate(rows[first + 1 :], start=first + 2):
         if not any(field.strip() for field in row):
             continue
+        if any(field.strip() for field in row[len(head) :]):
+            text = f"line {number} has {len(row)} fields, the head {len(head)}: {delimiter.join(row)}"
+            raise DataError(f"{text}; several classes of an image have {BETWEEN_CLASSES!r} between them", path)
         texts = {name: _field(row, place) for name, place in places.items()}
         if not texts["image"]:
             raise DataError(f"line {number} names no image", path)

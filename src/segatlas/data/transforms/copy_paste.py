@@ -61,7 +61,8 @@ class CopyPaste:
         cover = np.asarray(placed.any(axis=0))
         image = sample.image.copy()
         image[cover] = other.image[:rows, :columns][cover[:rows, :columns]]
-        return replace(sample, image=image, target=pasted(sample.target, placed, classes))
+        padding = None if sample.padding is None else sample.padding & ~cover
+        return replace(sample, image=image, target=pasted(sample.target, placed, classes), padding=padding)
 
 
 def copy_paste_of(transforms: TransformsConfig) -> CopyPaste | None:

@@ -35,7 +35,7 @@ from segatlas.data.transforms.geometry import (
 from segatlas.data.transforms.source_jitter import SourceJitter
 from segatlas.data.transforms.targets import size_of_target, warp_target
 from segatlas.data.transforms.thin_plate import ThinPlateWarp
-from segatlas.data.transforms.warp import fill_outside, warp_image, warp_label
+from segatlas.data.transforms.warp import beyond_source, fill_outside, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
 
@@ -53,6 +53,7 @@ class PreparedSample:
     key: the sample's name.
     sources: those that the pipeline was asked for, in the image's size: (H, W, C) float32, or (H, W) uint8 codes.
     present: by name, for sources that may be missing.
+    padding: (H, W) bool, beyond the image; None = nothing is.
     """
 
     image: np.ndarray
@@ -60,6 +61,7 @@ class PreparedSample:
     key: str
     sources: Mapping[str, np.ndarray] = field(default_factory=dict)
     present: Mapping[str, bool] = field(default_factory=dict)
+    padding: np.ndarray | None = None
 
     @property
     def label(self) -> np.ndarray:
@@ -150,6 +152,7 @@ class Pipeline:
             key=sample.key,
             sources=_sources(sample, self.sources, placement, self._moved(generator, size, placement), prepared),
             present=_present(sample, self.sources),
+            padding=beyond_source(placement, size),
         )
 
     def _moved(self, generator: np.random.Generator, size: Size, placement: Placement) -> dict[str, Placement]:

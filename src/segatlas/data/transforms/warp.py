@@ -115,6 +115,15 @@ def fill_outside(array: np.ndarray, placement: Placement, source_size: Size, val
         array[_outside(*_source_pixels(placement), source_size)] = value
 
 
+def beyond_source(placement: Placement, source_size: Size) -> np.ndarray | None:
+    """Return which pixels (h, w) bool of a placement lie outside the source image (H, W); None where none does."""
+    if _covers(placement, source_size):
+        return None
+    beyond = np.zeros(placement.size, bool)
+    fill_outside(beyond, placement, source_size, True)
+    return beyond if beyond.any() else None
+
+
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """Resize a whole image, as evaluation and prediction do.
 
