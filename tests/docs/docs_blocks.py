@@ -53,7 +53,7 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "bench --protocol": ("--size", "64x64", "--seconds", "0.01", "--threads", "1"),
     "bench": ("--size", "32x32", "--repeats", "1", "--threads", "1"),
     "data make-shapes": ("--train", "8", "--val", "4", "--test", "4", "--size", "32x48"),
-    "data make-pairs": ("--train", "3", "--val", "2", "--test", "1", "--size", "32x32"),
+    "data make-pairs": ("--train", "3", "--val", "2", "--test", "2", "--size", "32x32"),
 }
 """Options added behind a command; the last one given counts."""
 

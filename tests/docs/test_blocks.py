@@ -28,7 +28,7 @@ from docs_blocks import (
     run_command,
     small_train,
 )
-from fakes.camvid import write_camvid
+from fakes.camvid import write_camvid, write_frames
 from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
 from fakes.images import save_image
@@ -57,6 +57,8 @@ SWITCHED_OFF = ("tensorboard/",)
 """Folders that runs have and the small ones here have not."""
 NEED_VIDEO = ("video.md",)
 """Pages whose commands read and write video."""
+NEED_FRAMES = ("multisource.md",)
+"""Pages that train on frames with the one before."""
 DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
 """Published weights that the pages use."""
 RUN = "runs/semantic/unet_shapes-001"
@@ -149,6 +151,8 @@ def test_the_blocks_of_a_page_run(
             write_images(tmp_path)
         else:
             shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, symlinks=True)
+        if page.name in NEED_FRAMES:
+            write_frames(tmp_path / "data" / "camvid", size=(36, 48), further=8)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for block in blocks:

@@ -46,9 +46,10 @@ def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (
     return root
 
 
-def write_frames(root: Path, size: tuple[int, int] = (24, 32)) -> Path:
-    """Write frames that follow each other, and priors/{split}/STEM.png, a predicted mask of each."""
-    for part, (split, stems) in enumerate(FRAMES.items()):
+def write_frames(root: Path, size: tuple[int, int] = (24, 32), further: int = 0) -> Path:
+    """Write frames that follow each other, `further` ones in train, and priors/{split}/STEM.png, predicted masks."""
+    more = tuple(f"0001TP_{6870 + 30 * number:06d}" for number in range(further))
+    for part, (split, stems) in enumerate((FRAMES | {"train": FRAMES["train"] + more}).items()):
         for number, stem in enumerate(stems, start=10 * part):
             codes = blocks(number, range(12), size)
             save_image(root / split / f"{stem}.png", image_of(codes, number))
