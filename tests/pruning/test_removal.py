@@ -10,6 +10,7 @@ from fakes.prunable import CLASSES, network
 from torch import nn
 
 from segatlas.bench.subjects import count_flops
+from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.build.surgery import layer_sizes, surgery_of
 from segatlas.errors import MissingExtraError, SegAtlasError, UsageError
@@ -100,6 +101,12 @@ def test_a_network_on_an_encoder_with_sums_and_depthwise_convolutions_is_pruned_
     cut = {name: sizes for name, sizes in surgery_of(smaller).items() if sizes[2] > 1}
     assert cut, "depthwise convolutions, too"
     assert all(one == other == groups and one % 4 == 0 for one, other, groups in cut.values())
+
+
+def test_a_network_whose_channels_cannot_be_followed_is_refused_by_name():
+    net = create_model("psanet", **{"num_classes": 3, **load_architecture("psanet").tiny})
+    with pytest.raises(UsageError, match="channels of a psanet cannot be followed: torch-pruning has no rule"):
+        prune_network(net, PruneSettings(macs=0.5, size=SIZE))
 
 
 def test_what_cannot_be_reached_is_refused_with_what_can(whole):

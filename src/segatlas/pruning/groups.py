@@ -153,8 +153,10 @@ class Graph:
             try:
                 self._graph.build_dependency(self.net, inputs, forward_fn=self._follow, verbose=False)
             except NOT_FOLLOWED as error:
-                text = str(error).partition("\n")[0]
-                raise UsageError(f"the channels of a {net.architecture} cannot be followed ({text})") from error
+                raise UsageError(
+                    f"the channels of a {net.architecture} cannot be followed: torch-pruning has no rule for some of "
+                    "what it computes with them"
+                ) from error
         self._take_views_as_they_are()
         self.kept: dict[str, str] = {}
         self.groups: list[ChannelGroup] = []
