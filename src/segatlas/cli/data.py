@@ -78,7 +78,7 @@ def check(
     cfg = load_data(words, config_file)
     console = human(json_line=json_line)
     if fix is not None and cfg.data.root is not None:
-        check_new_folder(fix, Path(cfg.data.root).expanduser())
+        check_new_folder(fix, cfg.data.root)
     with progress_bar("reading") as bar:
         found = examine(
             cfg.data,

@@ -25,7 +25,7 @@ def check_copy(cfg: DataConfig, out: Path) -> None:
         UsageError: `out` is not empty, or lies in the dataset itself; a folder of images would lose something.
         DataError: the dataset cannot be listed.
     """
-    check_new_folder(out, None if cfg.root is None else Path(cfg.root).expanduser())
+    check_new_folder(out, cfg.root)
     cfg = checked(cfg)
     listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
     items = [item for part in listing.parts.values() for item in part.items]

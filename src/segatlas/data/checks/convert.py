@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.checks.repairable import lost_entries, lost_in_copy
 from segatlas.data.checks.scan import Progress
+from segatlas.data.copies import copy_image
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.annotations import SEMANTIC
@@ -52,7 +52,7 @@ def to_folder(
             truths that are no masks.
     """
     out = Path(out)
-    check_new_folder(out, None if cfg.root is None else Path(cfg.root).expanduser())
+    check_new_folder(out, cfg.root)
     splits = {
         split: create_dataset(cfg, split, target=_plainest(cfg, split, target)) for split in available_splits(cfg)
     }
@@ -73,10 +73,8 @@ def to_folder(
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
             for index in range(len(dataset)):
-                key, (image, _) = dataset.key(index), dataset.files(index)
-                copy = temporary / split / "images" / key
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
+                key = dataset.key(index)
+                copy_image(dataset, index, temporary / split / "images")
                 label = _whole_label(dataset, index)
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)

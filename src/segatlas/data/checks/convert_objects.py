@@ -64,7 +64,7 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
         UsageError: `out` is not empty, or lies in the dataset itself; the dataset has no such truth.
     """
     out = Path(out)
-    check_new_folder(out, None if cfg.root is None else Path(cfg.root).expanduser())
+    check_new_folder(out, cfg.root)
     known = checked(cfg)
     if lost := lost_entries(list_dataset_files(known, dataset_class(cfg.name).prepare(known))):
         raise DataError(lost, cfg.root)

@@ -77,8 +77,9 @@ def repair(found: CheckReport, out: str | Path, progress: Progress | None = None
     return out
 
 
-def check_new_folder(out: Path, source: Path | None) -> None:
+def check_new_folder(out: Path, root: str | Path | None) -> None:
     """Raise UsageError unless `out` is missing or an empty folder, outside the dataset itself, if that has a root."""
+    source = None if root is None else Path(root).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is not empty; give a new folder")
     if source is not None and out.resolve().is_relative_to(source.resolve()):
