@@ -204,6 +204,10 @@ def test_convert_writes_a_folder_that_is_read_again(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["train"] > 0
     assert json.loads((tmp_path / "out/classes.json").read_text())[0]["name"] == "Sky"
     assert segatlas("convert", tmp_path / "camvid", tmp_path / "out").exit_code == 2
+    assert segatlas("convert", tmp_path / "camvid", tmp_path / "small", "--resize", "12x16").exit_code == 0
+    assert {Image.open(file).size for file in (tmp_path / "small").rglob("*.png")} == {(16, 12)}
+    for words in (("--resize", "small"), ("--to", "coco", "--resize", "12x16")):
+        assert segatlas("convert", tmp_path / "camvid", tmp_path / "x", *words).exit_code == 2
     assert segatlas("convert", tmp_path / "camvid", tmp_path / "x", "--to", "yolo").exit_code == 2
 
 

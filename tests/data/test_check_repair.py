@@ -24,6 +24,7 @@ from segatlas.data.checks.convert import to_cityscapes_ids, to_folder
 from segatlas.data.checks.snapping import snap
 from segatlas.data.formats import read_image, read_mask
 from segatlas.data.formats.classes import read_classes
+from segatlas.data.formats.images import write_image
 from segatlas.data.formats.masks import write_mask
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
@@ -242,6 +243,33 @@ def test_a_named_set_becomes_a_folder_with_the_same_labels(tmp_path: Path, write
         for i in range(len(source)):
             assert (labels[source.key(i)].label == source.load(i).label).all()
             assert (labels[source.key(i)].image == source.load(i).image).all()
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 3), (np.uint16, 1), (np.uint8, 4), (np.float32, 2)])
+def test_a_resized_copy_keeps_type_and_channels_and_takes_the_nearest_label(
+    tmp_path: Path, dtype: type, channels: int
+) -> None:
+    values = np.arange(6 * 8, dtype=np.float64).reshape(6, 8, 1) * np.arange(1, channels + 1)
+    for split in ("train", "val"):
+        for part in ("images", "masks"):
+            (tmp_path / "data" / split / part).mkdir(parents=True)
+        write_image(tmp_path / "data" / split / "images/a.b", values.astype(dtype))
+        write_mask(
+            tmp_path / "data" / split / "masks/a.b.png", np.repeat(np.arange(3, dtype=np.uint8), 16).reshape(6, 8)
+        )
+    cfg = DataConfig(root=str(tmp_path / "data"), channels=channels)
+    assert to_folder(cfg, tmp_path / "out", resize="3x4") == {"train": 1, "val": 1}
+    sample = create_dataset(DataConfig(root=str(tmp_path / "out"), channels=channels), "train").load(0)
+    assert sample.image.dtype == dtype
+    means = values.reshape(3, 2, 4, 2, channels).mean(axis=(1, 3))
+    assert np.abs(sample.image - means).max() <= (0 if dtype is np.float32 else 0.5)
+    assert sample.label is not None
+    assert sample.label.tolist() == [[0] * 4, [1] * 4, [2] * 4]
+    with pytest.raises(UsageError, match="resize: 20000x20000"):
+        to_folder(cfg, tmp_path / "large", resize="20000x20000")
+    with pytest.raises(UsageError, match="resize: got 'half'"):
+        to_folder(cfg, tmp_path / "half", resize="half")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 
 
 def test_a_conversion_that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes.coco import change, write_coco
 from fakes.pennfudan import write_pennfudan
@@ -101,6 +102,28 @@ def test_masks_and_objects_of_a_folder_become_panoptic_maps(tmp_path):
     for split in ("train", "val"):
         assert segments(tmp_path / "maps", split) == segments(tmp_path / "source", split)
         assert objects(folder, split) == objects(tmp_path / "source", split)
+
+
+def test_objects_of_a_smaller_copy_are_those_of_the_nearest_pixels(tmp_path):
+    source = WRITERS["shapes"](tmp_path / "source")
+    words = ["data", "convert", str(source), str(tmp_path / "small"), "--resize", "8x10"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    before, after = (
+        create_dataset(data_config(root), "train", target="InstancesTarget") for root in (source, tmp_path / "small")
+    )
+    lost = 0
+    for index in range(len(before)):
+        truth, found = before.truth(index), after.truth(index)
+        height, width = truth.masks.shape[1:]
+        rows, columns = (np.arange(8) * 2 + 1) * height // 16, (np.arange(10) * 2 + 1) * width // 20
+        masks = truth.masks[:, rows][:, :, columns]
+        seen = masks.any(axis=(1, 2))
+        lost += (~seen).sum()
+        wanted = sorted((before.classes[k], m.tobytes()) for m, k in zip(masks[seen], truth.classes[seen], strict=True))
+        rows = zip(found.masks, found.classes, strict=True)
+        assert sorted((after.classes[k], m.tobytes()) for m, k in rows) == wanted
+    assert lost
 
 
 def test_overlapping_objects_become_a_file_each_and_come_back(tmp_path):

@@ -75,6 +75,15 @@ def test_scene_depends_on_seed_split_and_index_only(root, tmp_path):
         assert not np.array_equal(first, draw_scene(*arguments).image)
 
 
+def test_several_processes_write_the_same_files(tmp_path):
+    for name, processes in (("one", 1), ("two", 2)):
+        make_shapes(tmp_path / name, train=3, val=1, test=0, size=(40, 48), processes=processes)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) == 4 * 4 + 6 + 2
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+    assert sum(path.is_file() for path in (tmp_path / "two").rglob("*")) == len(files)
+
+
 def test_labels_of_the_three_tasks_agree(root):
     instances_file = json.loads((root / "annotations/instances_train.json").read_text())
     panoptic_file = json.loads((root / "annotations/panoptic_train.json").read_text())

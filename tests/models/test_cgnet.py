@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from segatlas.build.network import build_empty, make_config
+from segatlas.errors import UsageError
 from segatlas.models.reading import load_architecture
 
 
@@ -19,6 +20,11 @@ def tiny():
     architecture, config = make_config("cgnet", {"num_classes": 5, **load_architecture("cgnet").tiny})
     torch.manual_seed(0)
     return architecture.build(config)
+
+
+def test_widths_that_are_no_two_halves_are_refused():
+    with pytest.raises(UsageError, match=r"widths: got \[32, 63, 128\], expected even numbers"):
+        make_config("cgnet", {"num_classes": 5, "widths": (32, 63, 128)})
 
 
 def test_the_image_is_injected_before_each_stage_and_stages_hand_on_their_first_block():

@@ -48,6 +48,15 @@ def test_all_widths_go_down_in_multiples_that_group_norms_take_and_layers_that_s
     assert found.same == ()
 
 
+@pytest.mark.parametrize("name", ["cgnet", "bisenetv2"])
+def test_widths_that_go_together_or_divide_in_halves_are_found(name):
+    net = create_model(name, num_classes=3)
+    found = narrower(name, net.config, macs(net) // 2, SIZE)
+    again = create_model(name, num_classes=3, **found.fields)
+    assert macs(again) == found.macs
+    assert abs(found.macs / macs(net) - 0.5) < 0.06
+
+
 def test_an_encoder_without_a_width_is_refused_by_name():
     net = create_model("segformer", encoder="mit_b0", num_classes=3)
     with pytest.raises(UsageError, match="control: the encoder mit_b0 has no width"):

@@ -221,6 +221,15 @@ def convert(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     to: Annotated[str, typer.Option("--to", help=f"{' or '.join(TARGETS)}.")] = "folder",
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            "--resize",
+            metavar="SIZE",
+            help="With --to folder: write images at another size, short:N, long:N, fit:SHORTxLONG or HxW; labels take "
+            "the nearest pixel.",
+        ),
+    ] = None,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -235,6 +244,8 @@ def convert(
 
     if to not in TARGETS:
         raise UsageError(f"--to: got {to!r}, expected {' or '.join(TARGETS)}")
+    if resize is not None and to != "folder":
+        raise UsageError(f"--resize: goes with --to folder, not with --to {to}")
     console = human(json_line=json_line)
     if to == "cityscapes-ids":
         if not Path(source).is_dir():
@@ -248,7 +259,7 @@ def convert(
     else:
         cfg = load_data([source, *(words or [])])
         with progress_bar("writing") as bar:
-            counts = to_folder(cfg.data, out, bar.report, target=stated_target(cfg, [source], None))
+            counts = to_folder(cfg.data, out, bar.report, target=stated_target(cfg, [source], None), resize=resize)
     console.print(
         ", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {printable(out)}", markup=False
     )

@@ -10,12 +10,15 @@ import typer
 
 from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
+from segatlas.cores import visible_cores
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 
 OutArgument = Annotated[Path, typer.Argument(help="The folder to make.")]
 SizeOption = Annotated[str, typer.Option(metavar="HxW", help="Size of every image.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="What all scenes follow from.")]
+MANY = 300
+"""Scenes from which on several processes draw; to start one takes as long as some fifty scenes."""
 
 
 def make_shapes(
@@ -31,7 +34,8 @@ def make_shapes(
     """Draw a dataset of textured shapes with labels for all three tasks; the same seed gives the same images."""
     from segatlas.data import shapes
 
-    shapes.make_shapes(out, train=train, val=val, test=test, size=_size(size), seed=seed)
+    processes = min(visible_cores(), 8) if train + val + test >= MANY else 1
+    shapes.make_shapes(out, train=train, val=val, test=test, size=_size(size), seed=seed, processes=processes)
     counts = {"train": train, "val": val, "test": test}
     _tell(out, counts, f"images of {size} pixels", "train unet_shapes data.root=", seed, json_line=json_line)
 

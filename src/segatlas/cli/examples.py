@@ -58,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "data convert": (
         "data convert my-data plain",
+        "data convert my-data smaller --resize long:1024",
         "data convert my-data objects --to coco",
         "data convert results/ for-the-server --to cityscapes-ids",
     ),

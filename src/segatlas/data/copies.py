@@ -12,8 +12,11 @@ from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
-from segatlas.data.formats.guards import is_volume_name
+from segatlas.data.formats.guards import MAX_PIXELS, is_volume_name
+from segatlas.data.formats.images import write_image
 from segatlas.data.options import checked
+from segatlas.data.transforms.geometry import Size, resized_size
+from segatlas.data.transforms.warp import resize_image
 from segatlas.errors import UsageError
 from segatlas.structures import SemanticTarget
 
@@ -35,13 +38,27 @@ def check_copy(cfg: DataConfig, out: Path) -> None:
         raise UsageError(f"data.name={cfg.name}: a copy holds images and their labels alone, not: {', '.join(further)}")
 
 
-def copy_image(data: SegmentationData, index: int, folder: Path) -> str:
-    """Copy the image of a sample into a folder, under its key; return the name below that, with its ending."""
-    image = data.files(index)[0]
-    name = f"{data.key(index)}{image.suffix}"
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(image, folder / name)
-    return name
+def copy_image(data: SegmentationData, index: int, folder: Path, resize: str | None = None) -> str:
+    """Copy the image of a sample into a folder, under its key; return the name below that, with its ending.
+
+    With `resize`, one of the forms of `transforms.resize`, it is written at that size, as PNG or TIFF.
+    """
+    key, image = data.key(index), data.files(index)[0]
+    (folder / key).parent.mkdir(parents=True, exist_ok=True)
+    if resize is not None:
+        stored = data.load(index).image
+        file = write_image(folder / key, resize_image(stored, new_size(resize, (stored.shape[0], stored.shape[1]))))
+        return f"{key}{file.suffix}"
+    shutil.copyfile(image, folder / f"{key}{image.suffix}")
+    return f"{key}{image.suffix}"
+
+
+def new_size(resize: str, size: Size) -> Size:
+    """Return the (height, width) that a copy of an image of `size` gets. Raises UsageError where that is too large."""
+    new = resized_size(resize, size)
+    if new[0] * new[1] > MAX_PIXELS:
+        raise UsageError(f"resize: {resize} makes {new[0]}x{new[1]} of {size[0]}x{size[1]}: over {MAX_PIXELS} pixels")
+    return new
 
 
 def label_to_copy(data: SegmentationData, index: int) -> np.ndarray | None:

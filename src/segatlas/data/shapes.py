@@ -21,8 +21,10 @@ What is written, the folder dataset's layout and more:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ def make_shapes(
     size: tuple[int, int] = (128, 160),
     seed: int = 0,
     classes: Sequence[str] = SHAPES,
+    processes: int = 1,
 ) -> Path:
     """Write the dataset; `root` appears when all of it is there.
 
@@ -85,6 +88,8 @@ def make_shapes(
         size: (H, W) of every image, at least 32 each way.
         seed: what all scenes follow from.
         classes: kinds of objects, some of SHAPES; class indices follow this order, from 1.
+        processes: that draw at once. More than one needs a program that can be started anew, as those of
+            `multiprocessing` do; the files are the same.
 
     Returns:
         The root.
@@ -102,9 +107,10 @@ def make_shapes(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError("exists and is not empty; nothing was written", root)
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
-    with whole_folder(root, durable=False) as temporary:
+    with whole_folder(root, durable=False) as temporary, _mapping(processes) as mapped:
         for split, count in counts.items():
-            _write_split(temporary, split, count, size, seed, tuple(classes))
+            scene = partial(_write_scene, temporary / split, size=size, seed=seed, classes=tuple(classes))
+            _write_annotations(temporary, split, size, tuple(classes), mapped(scene, range(count)))
         names = (GROUND, *classes)
         write_classes(temporary / JSON_FILE, names, [COLORS[name] for name in names])
         _write_json(temporary / META_FILE, {"seed": seed, "size": list(size), "classes": list(classes), **counts})
@@ -123,13 +129,13 @@ def draw_scene(
     drawn = np.zeros(len(classes), int)
     wanted = rng.permutation(np.resize(rng.permutation(len(classes)), rng.integers(4, 9)))
     for kind in wanted:
-        coverage = _place(rng, size, classes[kind], labels > 0)
-        if coverage is None:
+        placed = _place(rng, size, classes[kind], labels > 0)
+        if placed is None:
             continue
-        _paint(rng, canvas, coverage, kind, len(classes), ground, light)
-        inside = coverage[0] > 0.5
-        labels[inside] = kind + 1
-        instances[inside] = (kind + 1) * 1000 + drawn[kind]
+        _paint(rng, canvas, placed, kind, len(classes), ground, light)
+        inside = placed.alpha > 0.5
+        labels[placed.box][inside] = kind + 1
+        instances[placed.box][inside] = (kind + 1) * 1000 + drawn[kind]
         drawn[kind] += 1
     return Scene(image=_expose(rng, canvas, light), classes=labels, instances=instances)
 
@@ -154,16 +160,16 @@ def draw_large_scene(
             top = int(rng.integers(0, whole[0] - size[0] + 1))
             left = int(rng.integers(0, whole[1] - size[1] + 1))
             part = (slice(top, top + size[0]), slice(left, left + size[1]))
-            coverage = _place(rng, size, classes[kind], labels[part] > 0)
-            if coverage is not None and not any(side.any() for side in _sides(coverage[0])):
+            placed = _place(rng, size, classes[kind], labels[part] > 0)
+            if placed is not None and not any(side.any() for side in _sides(placed.coverage(size))):
                 break
         else:
             continue
         ground = grounds[(top + size[0] // 2) // size[0], (left + size[1] // 2) // size[1]]
-        _paint(rng, canvas[part], coverage, kind, len(classes), ground, light)
-        inside = coverage[0] > 0.5
-        labels[part][inside] = kind + 1
-        instances[part][inside] = (kind + 1) * 1000 + drawn[kind]
+        _paint(rng, canvas[part], placed, kind, len(classes), ground, light)
+        inside = placed.alpha > 0.5
+        labels[part][placed.box][inside] = kind + 1
+        instances[part][placed.box][inside] = (kind + 1) * 1000 + drawn[kind]
         drawn[kind] += 1
     return Scene(image=_expose(rng, canvas, light), classes=labels, instances=instances)
 
@@ -195,27 +201,47 @@ def _large_ground(
     return np.ascontiguousarray(whole[margin[0] : -margin[0], margin[1] : -margin[1]]), grounds
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PlacedShape:
+    """An object that has found room.
+
+    box: rows and columns outside of which nothing of it lies. alpha: how much of each pixel there it covers, (h, w)
+    0..1. u, v: its own axes there, (h, w) in pixels. radius: in pixels.
+    """
+
+    box: tuple[slice, slice]
+    alpha: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    radius: float
+
+    def coverage(self, size: tuple[int, int]) -> np.ndarray:
+        """Return how much of each pixel (H, W) it covers."""
+        whole = np.zeros(size)
+        whole[self.box] = self.alpha
+        return whole
+
+
 def _paint(
     rng: np.random.Generator,
     canvas: np.ndarray,
-    coverage: tuple[np.ndarray, np.ndarray, np.ndarray, float],
+    placed: _PlacedShape,
     kind: int,
     kinds: int,
     ground: np.ndarray,
     light: float,
 ) -> None:
     """Lay an object and its shadow over a canvas (H, W, 3) of the ground's colour."""
-    alpha, u, v, radius = coverage
-    texture = _texture(rng, u, v, radius, kind, kinds, ground)
+    u, v, radius = placed.u, placed.v, placed.radius
+    size = (canvas.shape[0], canvas.shape[1])
+    texture = _texture(rng, placed, size, kind, kinds, ground)
     shade = 1 + 0.25 * (u * np.cos(light) + v * np.sin(light)) / (abs(u) + abs(v) + radius)
-    canvas *= 1 - 0.45 * _shadow(alpha, light, radius)[..., None]
-    canvas += alpha[..., None] * (texture * shade[..., None] - canvas)
+    canvas *= 1 - 0.45 * _shadow(placed.coverage(size), light, radius)[..., None]
+    canvas[placed.box] += placed.alpha[..., None] * (texture * shade[..., None] - canvas[placed.box])
 
 
-def _place(
-    rng: np.random.Generator, size: tuple[int, int], name: str, taken: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
-    """Find room for an object: its coverage (H, W) 0..1, its axes u and v, its radius; None where there is no room."""
+def _place(rng: np.random.Generator, size: tuple[int, int], name: str, taken: np.ndarray) -> _PlacedShape | None:
+    """Find room for an object in a scene (H, W); None where there is none."""
     height, width = size
     small = rng.random() < 0.33
     for _ in range(20):
@@ -223,14 +249,20 @@ def _place(
         radius = max(radius, 4.0)
         angle = rng.uniform(0, 2 * np.pi)
         y, x = rng.uniform(0, height), rng.uniform(0, width)
-        dy, dx = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5 - np.array([y, x], np.float32)[:, None, None]
+        reach = LONGEST * radius + 2
+        rows, columns = (
+            slice(max(0, int(at - reach)), max(0, min(side, int(at + reach) + 1)))
+            for at, side in ((y, height), (x, width))
+        )
+        dy = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5 - np.float32(y))[:, None]
+        dx = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5 - np.float32(x)
         u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
         alpha = np.clip(0.5 - _DISTANCES[name](u, v, radius), 0, 1)
         inside = alpha > 0.5
         area = int(inside.sum())
         # Enough of it in the image, and little of what is there hidden.
-        if area >= 0.5 * radius**2 * _AREAS[name] and (inside & taken).sum() <= 0.15 * area:
-            return alpha, u, v, float(radius)
+        if area >= 0.5 * radius**2 * _AREAS[name] and (inside & taken[rows, columns]).sum() <= 0.15 * area:
+            return _PlacedShape(box=(rows, columns), alpha=alpha, u=u, v=v, radius=float(radius))
     return None
 
 
@@ -259,6 +291,8 @@ _DISTANCES: dict[str, Distance] = {
 }
 # Area of a whole object of radius 1, roughly.
 _AREAS = {"disc": 3.1, "square": 2.9, "triangle": 2.0, "ring": 2.5, "bar": 0.77, "cross": 1.7}
+# From the middle of an object of radius 1 to its farthest pixel: the corner of a bar.
+LONGEST = 1.61
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], cells: Sequence[int]) -> np.ndarray:
@@ -285,9 +319,9 @@ def _ground(rng: np.random.Generator, size: tuple[int, int], color: np.ndarray) 
 
 
 def _texture(
-    rng: np.random.Generator, u: np.ndarray, v: np.ndarray, radius: float, kind: int, kinds: int, ground: np.ndarray
+    rng: np.random.Generator, placed: _PlacedShape, size: tuple[int, int], kind: int, kinds: int, ground: np.ndarray
 ) -> np.ndarray:
-    """Return an object's surface (H, W, 3): two colours in a pattern that moves with the object."""
+    """Return an object's surface (h, w, 3) in its box: two colours in a pattern that moves with the object."""
     for _ in range(30):
         # The hue leans to the class, with a spread as wide as the next classes' distance.
         hue = (kind / kinds + rng.normal(0, 0.6 / kinds)) % 1.0
@@ -296,9 +330,9 @@ def _texture(
             break
     second = np.clip(first * rng.uniform(0.45, 0.8) + rng.normal(0, 0.05, 3), 0, 1)
     style = kind if rng.random() < 0.6 else int(rng.integers(kinds))
-    period = max(rng.uniform(0.35, 0.7) * radius, 3.0)
-    mix = _PATTERNS[style % len(_PATTERNS)](u / period, v / period)
-    mix = np.clip(mix + 0.35 * _noise(rng, (u.shape[0], u.shape[1]), (9, 21, 40)), 0, 1)[..., None]
+    period = max(rng.uniform(0.35, 0.7) * placed.radius, 3.0)
+    mix = _PATTERNS[style % len(_PATTERNS)](placed.u / period, placed.v / period)
+    mix = np.clip(mix + 0.35 * _noise(rng, size, (9, 21, 40))[placed.box], 0, 1)[..., None]
     return (first * mix + second * (1 - mix)).astype(np.float32)
 
 
@@ -342,28 +376,52 @@ def _expose(rng: np.random.Generator, canvas: np.ndarray, light: float) -> np.nd
     return np.clip(np.rint(noisy * 255), 0, 255).astype(np.uint8)
 
 
-def _write_split(
-    root: Path, split: str, count: int, size: tuple[int, int], seed: int, classes: tuple[str, ...]
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]]:
+    """Give a `map` that goes on in so many processes."""
+    if processes < 2:
+        yield map
+        return
+    from concurrent.futures import ProcessPoolExecutor  # here: few sets are that large
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        yield partial(pool.map, chunksize=16)
+
+
+def _write_scene(
+    folder: Path, index: int, *, size: tuple[int, int], seed: int, classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Write the files of one scene below its split; return COCO's description of all segments, masks of objects too."""
+    scene = draw_scene(seed, folder.name, index, size, classes)
+    file = _file(index)
+    for name in ("images", "panoptic"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(scene.image).save(folder / "images" / file, compress_level=1)
+    write_mask(folder / "masks" / file, scene.classes, [COLORS[name] for name in (GROUND, *classes)])
+    write_mask(folder / "instances" / file, scene.instances)
+    Image.fromarray(_id_colors(scene)).save(folder / "panoptic" / file)
+    ground, *things = _segments(scene)
+    return [ground, *({**one, "segmentation": encode_rle(scene.instances == one["id"])} for one in things)]
+
+
+def _file(index: int) -> str:
+    return f"{index:04d}.png"
+
+
+def _write_annotations(
+    root: Path, split: str, size: tuple[int, int], classes: tuple[str, ...], scenes: Iterable[list[dict[str, Any]]]
 ) -> None:
+    """Write COCO's files of a split. scenes: the segments of each, with the masks of objects."""
     names = (GROUND, *classes)
-    palette = [COLORS[name] for name in names]
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
-    for index in range(count):
-        scene = draw_scene(seed, split, index, size, classes)
-        file = f"{index:04d}.png"
-        (root / split / "images").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene.image).save(root / split / "images" / file, compress_level=1)
-        write_mask(root / split / "masks" / file, scene.classes, palette)
-        write_mask(root / split / "instances" / file, scene.instances)
-        segments = _segments(scene)
-        (root / split / "panoptic").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_id_colors(scene)).save(root / split / "panoptic" / file)
-        images.append({"id": index, "file_name": file, "height": size[0], "width": size[1]})
-        panoptic.append({"image_id": index, "file_name": file, "segments_info": segments})
-        for segment in segments[1:]:
-            code = encode_rle(scene.instances == segment["id"])
+    for index, segments in enumerate(scenes):
+        codes = [segment.pop("segmentation", None) for segment in segments]
+        images.append({"id": index, "file_name": _file(index), "height": size[0], "width": size[1]})
+        panoptic.append({"image_id": index, "file_name": _file(index), "segments_info": segments})
+        for segment, code in zip(segments[1:], codes[1:], strict=True):
             objects.append({**segment, "id": len(objects) + 1, "image_id": index, "segmentation": code})
     categories = [{"id": i, "name": name, "isthing": int(i > 0)} for i, name in enumerate(names)]
     things = [{"id": entry["id"], "name": entry["name"]} for entry in categories[1:]]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders.contract import PyramidEncoder
+from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.prelu import PReLU
@@ -56,8 +57,10 @@ class CGNetConfig:
     align_corners: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a dropout below 0."""
+        """Refuse a dropout below 0, and widths that are no two halves."""
         require_at_least(self, dropout=0)
+        if min(self.widths) < 2 or any(width % 2 for width in self.widths):
+            raise UsageError(f"widths: got {list(self.widths)}, expected even numbers")
 
 
 class NormPReLU(nn.Sequential):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -110,8 +111,9 @@ def _of_effect(record: Architecture, config: Any, found: Control) -> dict[str, A
     kept = dict(found.fields)
     for name in found.fields:
         fewer = {key: value for key, value in kept.items() if key != name}
-        if count_parameters(build_empty(record, dataclasses.replace(config, **fewer))) == found.parameters:
-            kept = fewer
+        with suppress(UsageError):  # fields that have to go together
+            if count_parameters(build_empty(record, dataclasses.replace(config, **fewer))) == found.parameters:
+                kept = fewer
     return kept
 
 

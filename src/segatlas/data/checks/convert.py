@@ -24,13 +24,20 @@ from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.options import checked
+from segatlas.data.transforms.geometry import Resize, resized_size
+from segatlas.data.transforms.targets import size_of_target, warp_target
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
-from segatlas.structures import InstancesTarget, SemanticTarget
+from segatlas.structures import InstancesTarget, SemanticTarget, Target
 
 
 def to_folder(
-    cfg: DataConfig, out: str | Path, progress: Progress | None = None, *, target: str | None = None
+    cfg: DataConfig,
+    out: str | Path,
+    progress: Progress | None = None,
+    *,
+    target: str | None = None,
+    resize: str | None = None,
 ) -> dict[str, int]:
     """Write a dataset as `OUT/{split}/{images,masks}/KEY.*` with index masks and `classes.json`.
 
@@ -42,6 +49,8 @@ def to_folder(
         out: the folder to make.
         progress: called with (images written, images in all).
         target: the only type of truth that is wanted; default: all that the dataset gives.
+        resize: write images at another size, by one of the forms of `transforms.resize`; a pixel of a label is that
+            of the nearest source pixel, and objects of which no pixel is left are left out.
 
     Returns:
         The number of images in each split.
@@ -49,9 +58,11 @@ def to_folder(
     Raises:
         DataError: no split, a file that cannot be read, or `out` cannot be written.
         UsageError: `out` is not empty, or lies in the dataset itself; the copy would lose further inputs, or
-            truths that are no masks.
+            truths that are no masks; `resize` has none of its forms.
     """
     out = Path(out)
+    if resize is not None:
+        resized_size(resize, (1, 1))
     check_new_folder(out, cfg.root)
     splits = {
         split: create_dataset(cfg, split, target=_plainest(cfg, split, target)) for split in available_splits(cfg)
@@ -74,11 +85,12 @@ def to_folder(
         for split, dataset in splits.items():
             for index in range(len(dataset)):
                 key = dataset.key(index)
-                copy_image(dataset, index, temporary / split / "images")
-                label = _whole_label(dataset, index)
+                copy_image(dataset, index, temporary / split / "images", resize)
+                label = _whole_label(dataset, index, resize)
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
-                if split in objects and isinstance(truth := objects[split].truth(index), InstancesTarget):
+                truth = _resized(objects[split].truth(index), resize) if split in objects else None
+                if isinstance(truth, InstancesTarget):
                     names = objects[split].classes
                     foreign = [name for name in names if name not in named.classes]
                     if foreign:
@@ -97,11 +109,18 @@ def _plainest(cfg: DataConfig, split: str, target: str | None) -> str:
     return INSTANCES if target is None and SEMANTIC not in given and INSTANCES in given else SEMANTIC
 
 
-def _whole_label(data: SegmentationData, index: int) -> np.ndarray | None:
-    """Return the label (H, W) of a sample; None without. UsageError where it says less than a mask can hold."""
+def _resized(target: Target | None, resize: str | None) -> Target | None:
+    """Return a truth at the size at which its image is written."""
+    if target is None or resize is None:
+        return target
+    return warp_target(target, Resize(target=resize).draw(np.random.default_rng(0), size_of_target(target)))
+
+
+def _whole_label(data: SegmentationData, index: int, resize: str | None) -> np.ndarray | None:
+    """Return the label (H, W) of a copied sample; None without. UsageError where it says less than a mask can hold."""
     if data.truth_file(index) is None:
         return None
-    target = data.load(index).target
+    target = _resized(data.load(index).target, resize)
     if not isinstance(target, SemanticTarget):
         return None
     if target.annotated is not None or target.present is not None:

@@ -28,7 +28,7 @@ from segatlas.data.datasets.listing import Item, LabelEncoding
 from segatlas.data.datasets.truths import INSTANCES
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.guards import read_bytes
-from segatlas.data.formats.images import read_image
+from segatlas.data.formats.images import read_image, write_image
 from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
 from segatlas.data.formats.pixels import upright
 from segatlas.errors import DataError, UsageError
@@ -201,16 +201,5 @@ def _write_image(image: ImageStats, target: Path, standard: Standard) -> list[st
     if image.depth != standard.depth:
         is_deep = standard.depth == "uint16"
         array = array.astype(np.uint16) * 257 if is_deep else (array // 257).astype(np.uint8)
-    _save(target, array)
+    write_image(target, array)
     return done
-
-
-def _save(target: Path, array: np.ndarray) -> None:
-    if array.dtype in (np.uint8, np.uint16) and array.shape[2] in (1, 3):
-        ordered = array[..., ::-1] if array.shape[2] == 3 else array
-        _, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
-        target.with_name(f"{target.name}.png").write_bytes(data.tobytes())
-        return
-    import tifffile
-
-    tifffile.imwrite(target.with_name(f"{target.name}.tif"), array, photometric="minisblack", planarconfig="contig")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -39,6 +40,7 @@ __all__ = [
     "image_size",
     "read_header",
     "read_image",
+    "write_image",
 ]
 
 
@@ -102,6 +104,29 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "im
     if isinstance(source, np.ndarray):
         return fit_channels(check_finite(_check_array(source, name), name), channels, name)
     raise DataError(f"a {type(source).__name__} is not an image; expected a path, bytes, PIL image or array", name)
+
+
+def write_image(target: Path, array: np.ndarray) -> Path:
+    """Write an image without loss: `target` with `.png` behind it, or `.tif` for what PNG does not hold.
+
+    Args:
+        target: the file's path without an ending.
+        array: (H, W, C) uint8, uint16 or float32, RGB order.
+
+    Returns:
+        The file.
+    """
+    if array.dtype in (np.uint8, np.uint16) and array.shape[2] in (1, 3):
+        ordered = array[..., ::-1] if array.shape[2] == 3 else array
+        _, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+        file = target.with_name(f"{target.name}.png")
+        file.write_bytes(data.tobytes())
+        return file
+    import tifffile
+
+    file = target.with_name(f"{target.name}.tif")
+    tifffile.imwrite(file, array, photometric="minisblack", planarconfig="contig")
+    return file
 
 
 def read_header(path: str | Path, *, max_pixels: int | None = None) -> Header:

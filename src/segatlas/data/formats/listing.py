@@ -74,7 +74,7 @@ def is_hidden(name: str) -> bool:
 
 def is_image_name(name: str | Path) -> bool:
     """Whether a file of this name is taken for an image: by its ending, in upper or lower case."""
-    return Path(name).suffix.lower() in IMAGE_ENDINGS
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -86,15 +86,16 @@ def walk_files(folder: Path) -> Iterator[Path]:
     Raises:
         DataError: a folder that cannot be read.
     """
-    yield from _walk(folder, frozenset())
+    for path, _ in _walk(folder, "", frozenset()):
+        yield path
 
 
 def list_images(folder: Path) -> dict[str, list[Path]]:
     """Return the image files below a folder by key (relative path without ending), sorted; hidden ones left out."""
     found: dict[str, list[Path]] = {}
-    for path in walk_files(folder):
-        if is_image_name(path):
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for path, name in _walk(folder, "", frozenset()):
+        if is_image_name(name):
+            found.setdefault(os.path.splitext(name)[0], []).append(path)
     return dict(sorted(found.items()))
 
 
@@ -113,7 +114,8 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*parts)
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk(folder: Path, below: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
+    """Yield the entries of a folder and those below it, each with its path under the first folder, as POSIX has it."""
     try:
         stat = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -129,11 +131,11 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         if is_hidden(entry.name):
             continue
         if not is_image_name(entry.name) and _is_folder(entry):
-            folders.append(folder / entry.name)
+            folders.append(entry.name)
         else:
-            yield folder / entry.name
-    for below in folders:
-        yield from _walk(below, above | {here})
+            yield folder / entry.name, below + entry.name
+    for name in folders:
+        yield from _walk(folder / name, f"{below}{name}/", above | {here})
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
