@@ -1,0 +1,217 @@
+"""Train the networks of docs/results/weak.md, and print their table.
+
+    python tools/weak_runs.py RUNS data CAMVID          the datasets: CamVid at 240x320, shapes, weak labels of both
+    python tools/weak_runs.py RUNS train SEED [ARM...]  all arms by default; what is done is skipped, what was stopped resumed
+    python tools/weak_runs.py RUNS table
+    python tools/weak_runs.py RUNS commands             what `data` and `train 0` run
+
+An arm is one kind of label learned in one way. `RUNS/ARM-SEED` is its last run, by which it is scored on test; runs and
+masks before that are `RUNS/ARM-SEED-…`. `RUNS/ARM-SEED.log` is what `/usr/bin/time -v` wrote of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multisource_table import several
+from results_page import cost, read_times, table_head
+
+SEEDS = ("0", "1")
+ALONE = "losses=[cross_entropy]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One kind of label, learned in one way.
+
+    title: in the table. beside: the arm of whole masks that it is measured by. stages: what `segatlas` is called
+    with, one after another; {run}, {data} and {seed} are filled in.
+    """
+
+    title: str
+    beside: str = "camvid_full"
+    stages: tuple[str, ...]
+
+
+CUT = "train weak_full_shapes data.name=folder data.root={run}-masks"
+ARMS = {
+    "camvid_full": Arm(title="whole masks", stages=("train weak_full data.root={data}/camvid-240",)),
+    "camvid_scribbles": Arm(
+        title="scribbles, cross-entropy", stages=(f"train weak_scribbles data.root={{data}}/scribbles {ALONE}",)
+    ),
+    "camvid_scribbles_crf": Arm(
+        title="scribbles, and gated CRF", stages=("train weak_scribbles data.root={data}/scribbles",)
+    ),
+    "camvid_points": Arm(
+        title="points, cross-entropy", stages=(f"train weak_points data.root={{data}}/points {ALONE}",)
+    ),
+    "camvid_points_crf": Arm(title="points, and gated CRF", stages=("train weak_points data.root={data}/points",)),
+    "camvid_partial": Arm(
+        title="half of the classes, cross-entropy", stages=(f"train weak_partial data.root={{data}}/partial {ALONE}",)
+    ),
+    "camvid_partial_marginal": Arm(
+        title="half of the classes, marginal", stages=("train weak_partial data.root={data}/partial",)
+    ),
+    "camvid_eighth": Arm(title="an eighth of the masks", stages=("train weak_full data.root={data}/eighth",)),
+    "camvid_eighth_semi": Arm(
+        title="an eighth, the other images without labels: weak to strong",
+        stages=("train weak_semi data.root={data}/eighth data.unlabelled={data}/camvid-240/train/images",),
+    ),
+    "camvid_eighth_mean_teacher": Arm(
+        title="an eighth, the other images without labels: mean teacher",
+        stages=("train weak_mean_teacher data.root={data}/eighth data.unlabelled={data}/camvid-240/train/images",),
+    ),
+    "shapes_full": Arm(
+        title="whole masks", beside="shapes_full", stages=("train weak_full_shapes data.root={data}/shapes",)
+    ),
+    "shapes_boxes": Arm(
+        title="boxes, filled",
+        beside="shapes_full",
+        stages=(f"train weak_boxes data.root={{data}}/boxes {ALONE}",),
+    ),
+    "shapes_boxes_regions": Arm(
+        title="boxes, projections and pairs", beside="shapes_full", stages=("train weak_boxes data.root={data}/boxes",)
+    ),
+    "shapes_boxes_grabcut": Arm(
+        title="boxes, GrabCut",
+        beside="shapes_full",
+        stages=("train weak_full_shapes data.name=folder data.root={data}/boxes-cut",),
+    ),
+    "shapes_labels": Arm(
+        title="classes of images, pseudo masks",
+        beside="shapes_full",
+        stages=(
+            "train weak_labels data.root={data}/labels run.dir={run}-labels",
+            "pseudo {run}-labels {data}/labels --out {run}-masks",
+            CUT,
+        ),
+    ),
+    "shapes_labels_irnet": Arm(
+        title="classes of images, pseudo masks of IRNet",
+        beside="shapes_full",
+        stages=(
+            "train weak_labels data.root={data}/labels run.dir={run}-labels",
+            "pseudo {run}-labels {data}/labels --out {run}-sure",
+            "train irnet_shapes data.root={run}-sure model.start_from={run}-labels run.dir={run}-irnet",
+            "pseudo {run}-irnet {data}/labels --out {run}-masks",
+            CUT,
+        ),
+    ),
+}
+
+
+def datasets(data: Path, camvid: str) -> list[list[str]]:
+    """Return what `segatlas` is called with to make the datasets."""
+    whole, shapes = f"{data}/camvid-240", f"{data}/shapes"
+    lists = f"data.lists={{train: {data}/eighth.txt, val: {data}/val.txt, test: {data}/test.txt}}"
+    return [
+        ["data", "convert", camvid, whole, "--resize", "240x320"],
+        *(["data", "weaken", whole, f"{data}/{kind}", "--to", kind] for kind in ("scribbles", "points", "partial")),
+        ["data", "convert", "weak_full", f"{data}/eighth", f"data.root={whole}", lists],
+        ["data", "make-shapes", shapes, "--train", "1000", "--val", "100", "--test", "200"],
+        *(["data", "weaken", shapes, f"{data}/{kind}", "--to", kind] for kind in ("boxes", "labels")),
+        ["data", "grabcut", f"{data}/boxes", f"{data}/boxes-cut"],
+    ]
+
+
+def write_lists(data: Path) -> None:
+    """Write which images have labels where an eighth of train has: every eighth by name."""
+    for split, name, step in (("train", "eighth", 8), ("val", "val", 1), ("test", "test", 1)):
+        images = sorted((data / "camvid-240" / split / "images").iterdir())[::step]
+        rows = [f"{image.resolve()},{image.resolve().parent.parent / 'masks' / image.stem}.png\n" for image in images]
+        (data / f"{name}.txt").write_text("".join(rows), encoding="utf-8")
+
+
+def stages(runs: Path, arm: str, seed: str) -> list[list[str]]:
+    """Return what `segatlas` is called with for an arm; what a stage makes stands behind `run.dir=` or `--out`."""
+    found = []
+    for stage in ARMS[arm].stages:
+        words = shlex.split(stage.format(run=runs / f"{arm}-{seed}", data=runs / "data", seed=seed))
+        if words[0] == "train":
+            words += [f"seed={seed}", "train.threads=1"]
+            if not any(word.startswith("run.dir=") for word in words):
+                words.append(f"run.dir={runs / f'{arm}-{seed}'}")
+        found.append(words)
+    return found
+
+
+def train(runs: Path, arm: str, seed: str) -> None:
+    """Run the stages of an arm that are not done yet."""
+    log = runs / f"{arm}-{seed}.log"
+    for words in stages(runs, arm, seed):
+        left = words_left(words)
+        if left:
+            timed = ["/usr/bin/time", "-v", "-a", "-o", str(log), "segatlas", *left]
+            with log.open("a") as output:
+                subprocess.run(timed, check=True, stdout=output, stderr=subprocess.STDOUT)
+
+
+def words_left(words: list[str]) -> list[str]:
+    """Return what a stage has to be called with: [] where it is done, a resume where it was stopped."""
+    if words[0] == "pseudo":  # its folder appears when all of it is there
+        return [] if Path(words[words.index("--out") + 1]).is_dir() else words
+    folder = Path(next(word.removeprefix("run.dir=") for word in words if word.startswith("run.dir=")))
+    if (folder / "eval.json").is_file():
+        return []
+    stopped = (folder / "checkpoints" / "last.ckpt").is_file()
+    return ["train", "--resume", str(folder)] if stopped else words
+
+
+def table(runs: Path) -> list[str]:
+    """Return mIoU on test of every arm that has a run: mean and each seed, and the fraction of that of whole masks."""
+    lines = table_head(["labels", "test mIoU %", "% of whole masks", "core-minutes"])
+    found = {arm: scores(runs, arm) for arm in ARMS}
+    for arm, values in found.items():
+        if not values:
+            continue
+        beside = found[ARMS[arm].beside]
+        part = f"{100 * mean(values) / mean(beside):.0f}" if beside else "–"
+        logs = [runs / f"{arm}-{seed}.log" for seed in SEEDS]
+        minutes = ", ".join(f"{cost(read_times(log))[0]:.1f}" for log in logs if log.is_file())
+        lines.append(f"| {arm.partition('_')[0]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |")
+    return lines
+
+
+def scores(runs: Path, arm: str) -> list[float]:
+    """Return the mIoU on test of each seed that is done."""
+    files = [runs / f"{arm}-{seed}" / "eval.json" for seed in SEEDS]
+    return [json.loads(file.read_text(encoding="utf-8"))["summary"]["miou"] for file in files if file.is_file()]
+
+
+def mean(values: Iterable[float]) -> float:
+    kept = list(values)
+    return sum(kept) / len(kept)
+
+
+def main(words: list[str]) -> int:
+    """Do what the words say."""
+    match [Path(words[0]), *words[1:]] if words else []:
+        case [runs, "data", camvid]:
+            done = 0
+            for command in datasets(runs / "data", camvid):
+                if "weak_full" in command:
+                    write_lists(runs / "data")
+                done += subprocess.run(["segatlas", *command], check=True).returncode == 0
+            print(f"{done} datasets -> {runs / 'data'}")
+        case [runs, "train", seed, *arms]:
+            for arm in arms or ARMS:
+                train(runs, arm, seed)
+        case [runs, "table"]:
+            print("\n".join(table(runs)))
+        case [runs, "commands"]:
+            shown = [*datasets(runs / "data", "CAMVID"), *(one for arm in ARMS for one in stages(runs, arm, "0"))]
+            print("\n".join(shlex.join(["segatlas", *one]) for one in shown))
+        case _:
+            print(__doc__)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
