@@ -1,7 +1,7 @@
 """Train the networks of docs/results/weak.md, and print their table.
 
     python tools/weak_runs.py RUNS data CAMVID          the datasets: CamVid at 240x320, shapes, weak labels of both
-    python tools/weak_runs.py RUNS train SEED [ARM...]  all arms by default; what is done is skipped, what was stopped resumed
+    python tools/weak_runs.py RUNS train SEED [ARM...]  all arms by default; skips what is done, resumes the rest
     python tools/weak_runs.py RUNS table
     python tools/weak_runs.py RUNS commands             what `data` and `train 0` run
 

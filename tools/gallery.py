@@ -1,0 +1,240 @@
+"""Make docs/gallery.md: one generated image through every family, each trained on generated shapes by one command.
+
+    python tools/gallery.py WORK                train what is not done yet, predict, write the page
+    python tools/gallery.py WORK FAMILY...      these alone, anew
+    python tools/gallery.py WORK --page         the page alone
+
+WORK gets the shapes and a run for each family. A training ends after MINUTES; what it reached stands in
+docs/gallery.json, so that families can be made on several days.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from PIL import Image
+
+from generate_docs import write_between
+from segatlas.data.shapes import draw_scene
+from segatlas.models import ARCHITECTURES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "gallery.md"
+FACTS = PAGE.with_suffix(".json")
+IMAGES = ROOT / "docs" / "gallery"
+MARKS = ("<!-- tiles: written by tools/gallery.py -->", "<!-- end of tiles -->")
+SHOWN = 3
+"""Which test image: the first of those that show all six classes."""
+ZOOM = 2
+COLUMNS = 3
+MINUTES = 0.8
+RATE = "train.epochs=200 train.val_epochs=200 train.schedule.name=constant train.ema.decay=0.98"
+"""A run that ends by the clock: one rate throughout, and the averaged weights are what is scored."""
+SMALL = "{name: resnet18, width: 24}"
+STRIDE8 = "{name: resnet18, width: 24, output_stride: 8}"
+
+
+def like_unet(words: str) -> str:
+    """Return the words that train another network with the recipe of the U-Net."""
+    return f"unet_shapes model.name={words}"
+
+
+def wide(name: str, more: str = "") -> str:
+    """Return the words of a network whose encoder keeps maps of an eighth."""
+    return like_unet(f"{name} 'model.encoder={STRIDE8}' model.channels=96 {more}".strip())
+
+
+PYRAMIDS = {
+    "unetplusplus": "'model.decoder_channels=[96, 64, 32, 16]'",
+    "manet": "'model.decoder_channels=[96, 64, 32, 16]' model.attention_channels=32",
+    "linknet": "",
+    "fpn": "model.channels=64 model.pyramid_channels=96",
+    "pan": "",
+    "fcn_skips": "model.channels=96",
+    "deeplabv3plus": "model.channels=96 model.low_channels=32",
+    "bisenetv1": "model.channels=96 model.context_channels=64 'model.spatial_channels=[24, 24, 24, 64]'",
+    "upernet": "model.channels=96",
+    "semantic_fpn": "model.neck_channels=96 model.channels=64",
+    "refinenet": "model.channels=64 model.deep_channels=96",
+    "pointrend": "model.neck_channels=96 model.channels=64 model.point_channels=64",
+    "lraspp": "model.channels=64",
+    "stdc": "model.channels=96 model.context_channels=64",
+}
+EIGHTHS = {
+    "fcn": "",
+    "pspnet": "",
+    "deeplabv3": "",
+    "fastfcn": "model.jpu_channels=64",
+    "nonlocal_net": "",
+    "dnlnet": "",
+    "gcnet": "",
+    "isanet": "model.attention_channels=48",
+    "psanet": "'model.mask_size=[31, 39]'",
+    "icnet": "model.light_channels=32 model.pool_channels=64 model.branch_channels=64",
+}
+OWN = {
+    "unet": "unet_shapes",
+    "segnet": like_unet("segnet model.encoder=null model.width=32"),
+    "fc_densenet": like_unet("fc_densenet model.width=24 model.growth=12 'model.layers=[2, 3, 3, 3, 2]'"),
+    "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=6e-4"),
+    "segnext": like_unet("segnext model.encoder=mscan_t train.lr=6e-4"),
+    "ocrnet": like_unet("ocrnet model.encoder=hrnet_w8_small model.channels=96 model.key_channels=48"),
+    "semask_fpn": like_unet("semask_fpn model.encoder=swin_w8 model.channels=64 train.lr=6e-4"),
+    **{
+        name: like_unet(name)
+        for name in ("bisenetv2", "erfnet", "cgnet", "enet", "espnet", "espnetv2", "lmffnet", "fast_scnn")
+    },
+    "ddrnet": like_unet("ddrnet model.width=24 model.pool_channels=64 model.channels=64"),
+    "pidnet": like_unet("pidnet model.width=24 model.pool_channels=64 model.channels=64"),
+    "sanet": like_unet("sanet model.width=24 model.channels=64"),
+    "linear": "linear_shapes",
+    "segmenter": like_unet("segmenter 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8}' train.lr=6e-4"),
+    "setr": like_unet(
+        "setr 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8, final_norm: false}' "
+        "'model.blocks=[3]' model.channels=96 train.lr=6e-4"
+    ),
+    "dpt": like_unet(
+        "dpt 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8, final_norm: false}' "
+        "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[32, 48, 64, 96]' model.channels=64 train.lr=6e-4"
+    ),
+    "knet": like_unet(
+        f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 96}}' model.part_channels=48 train.lr=1e-3"
+    ),
+    "afma": like_unet(
+        f"afma 'model.host={{name: unet, encoder: {SMALL}, decoder_channels: [96, 64, 48, 32]}}' model.patch=8 "
+        "'losses=[cross_entropy_dice, patch_attention]'"
+    ),
+    **{
+        name: f"{name}_shapes"
+        for name in (
+            "center", "condinst", "mask_rcnn", "pointrend_instance", "panoptic_fpn", "panoptic_deeplab", "mask2former",
+            "maskformer", "eomt", "oneformer",
+        )
+    },
+}  # fmt: skip
+TILES = {
+    **{name: like_unet(f"{name} 'model.encoder={SMALL}' {more}".strip()) for name, more in PYRAMIDS.items()},
+    **{name: wide(name, more) for name, more in EIGHTHS.items()},
+    **OWN,
+}
+"""Family -> what follows `segatlas train`, without data, folder and the time."""
+ELSEWHERE = {
+    "fc_siam": "takes images of two dates",
+    "multisource": "takes a second source: [does it help?](results/multisource.md)",
+    "kfvton_seg": "takes a garment and a pose",
+    "irnet": "borders for [weak labels](weak-labels.md)",
+    "temperature": "one number behind a trained network: [calibration](evaluation.md)",
+    "reference_class": "a constant output beside the classes of a network",
+}
+"""Families that are no network for one image, and what they are for."""
+
+
+def command(family: str, data: str, run: str) -> str:
+    """Return the command that trains a family."""
+    end = f"train.time_limit={MINUTES} data.root={data} run.dir={run}"
+    return f"segatlas train {TILES[family]} {RATE} {end}"
+
+
+def make(work: Path, family: str) -> dict[str, object]:
+    """Train a family, predict the image, and return what the page says of it."""
+    run, data = work / "runs" / family, work / "shapes"
+    shutil.rmtree(run, ignore_errors=True)
+    log = subprocess.run(
+        ["/usr/bin/time", "-f", "%e %U %S", *shlex.split(command(family, str(data), str(run)))],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    wall, user, system = map(float, log.stderr.splitlines()[-1].split())
+    image = work / "image.png"
+    Image.fromarray(draw_scene(0, "test", SHOWN).image).save(image)
+    out = work / "predicted" / family
+    shutil.rmtree(out, ignore_errors=True)
+    subprocess.run(
+        ["segatlas", "predict", str(run), str(image), "--out", str(out), "--save", "overlay"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    found = Image.open(next(out.glob("*overlay*"))).convert("RGB")
+    IMAGES.mkdir(exist_ok=True)
+    found.resize((found.width * ZOOM, found.height * ZOOM), Image.Resampling.LANCZOS).save(
+        IMAGES / f"{family}.webp", quality=80
+    )
+    report = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    rows = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    return {
+        "command": command(family, "data/shapes", f"runs/{family}"),
+        "steps": int(rows[-1].split(",")[0]),
+        "score": main_score(report["summary"]),
+        "parameters": report["model"]["parameters"],
+        "minutes": round(wall / 60, 2),
+        "core_minutes": round((user + system) / 60, 2),
+    }
+
+
+def main_score(summary: dict[str, float]) -> list[object]:
+    """Return the name and the value of the number that a task is judged by."""
+    name = next(one for one in ("pq", "ap", "miou") if summary.get(one) is not None)
+    return [name, summary[name]]
+
+
+NAMES = {"miou": "mIoU", "ap": "AP", "pq": "PQ"}
+
+
+def tiles(facts: dict[str, dict]) -> list[str]:
+    """Return the lines of the page: a table of images, and below it the command of each."""
+    known = [name for name in ARCHITECTURES if name in facts]
+    lines = ["| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
+    for start in range(0, len(known), COLUMNS):
+        cells = [
+            f"![{ARCHITECTURES[name].title}](gallery/{name}.webp)<br>{told(name, facts[name])}"
+            for name in known[start : start + COLUMNS]
+        ]
+        lines.append("| " + " | ".join(cells + [""] * (COLUMNS - len(cells))) + " |")
+    rows = [f"- {ARCHITECTURES[name].title} (`{name}`): {reason}." for name, reason in ELSEWHERE.items()]
+    commands = [facts[name]["command"] for name in known]
+    why = "Not shown, for they are no networks for one image:"
+    return [*lines, "", why, "", *rows, "", "## Commands", "", "```text", *commands, "```"]
+
+
+def told(name: str, fact: dict) -> str:
+    """Return what stands below an image."""
+    kind, score = fact["score"]
+    return (
+        f"**{ARCHITECTURES[name].title}**, {fact['parameters'] / 1e6:.1f} M, {fact['steps']} steps, "
+        f"{NAMES[kind]} {100 * score:.0f} %"
+    )
+
+
+def read_facts() -> dict[str, dict]:
+    return json.loads(FACTS.read_text(encoding="utf-8")) if FACTS.exists() else {}
+
+
+def main() -> int:
+    """Make what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("families", nargs="*")
+    parser.add_argument("--page", action="store_true")
+    asked = parser.parse_args()
+    facts = read_facts()
+    if not asked.page:
+        if not (asked.work / "shapes").is_dir():
+            words = ["segatlas", "data", "make-shapes", str(asked.work / "shapes"), "--train", "1000"]
+            subprocess.run([*words, "--val", "32", "--test", "64"], check=True)
+        for family in asked.families or [name for name in TILES if name not in facts]:
+            try:
+                facts[family] = make(asked.work, family)
+            except subprocess.CalledProcessError as error:
+                print(f"{family}: {error.stderr}")
+                continue
+            FACTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            print(family, facts[family]["score"], facts[family]["minutes"], flush=True)
+    write_between(PAGE, "\n".join(tiles(facts)), MARKS)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
