@@ -44,7 +44,7 @@ SMALL = (
 """Laid over a recipe before the page's own words, which therefore win."""
 LIMITS = ("train.batch=2", "train.device=cpu", "train.threads=1", "data.workers=0")
 """Laid over a recipe after the page's own words."""
-TINY_UNET = ("model.encoder=null", "model.width=4")
+TINY_UNET = ("model.encoder=null", "model.encoder_weights=null", "model.width=4")
 """Laid over a recipe where the page does not choose the network itself."""
 
 EXTRA: dict[str, tuple[str, ...]] = {
