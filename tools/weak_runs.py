@@ -30,12 +30,12 @@ ALONE = "losses=[cross_entropy]"
 class Arm:
     """One kind of label, learned in one way.
 
-    title: in the table. beside: the arm of whole masks that it is measured by. stages: what `segatlas` is called
+    title: in the table. whole: the arm of whole masks that it is measured by. stages: what `segatlas` is called
     with, one after another; {run}, {data} and {seed} are filled in.
     """
 
     title: str
-    beside: str = "camvid_full"
+    whole: str = "camvid_full"
     stages: tuple[str, ...]
 
 
@@ -68,24 +68,24 @@ ARMS = {
         stages=("train weak_mean_teacher data.root={data}/eighth data.unlabelled={data}/camvid-240/train/images",),
     ),
     "shapes_full": Arm(
-        title="whole masks", beside="shapes_full", stages=("train weak_full_shapes data.root={data}/shapes",)
+        title="whole masks", whole="shapes_full", stages=("train weak_full_shapes data.root={data}/shapes",)
     ),
     "shapes_boxes": Arm(
         title="boxes, filled",
-        beside="shapes_full",
+        whole="shapes_full",
         stages=(f"train weak_boxes data.root={{data}}/boxes {ALONE}",),
     ),
     "shapes_boxes_regions": Arm(
-        title="boxes, projections and pairs", beside="shapes_full", stages=("train weak_boxes data.root={data}/boxes",)
+        title="boxes, projections and pairs", whole="shapes_full", stages=("train weak_boxes data.root={data}/boxes",)
     ),
     "shapes_boxes_grabcut": Arm(
         title="boxes, GrabCut",
-        beside="shapes_full",
+        whole="shapes_full",
         stages=("train weak_full_shapes data.name=folder data.root={data}/boxes-cut",),
     ),
     "shapes_labels": Arm(
         title="classes of images, pseudo masks",
-        beside="shapes_full",
+        whole="shapes_full",
         stages=(
             "train weak_labels data.root={data}/labels run.dir={run}-labels",
             "pseudo {run}-labels {data}/labels --out {run}-masks",
@@ -94,7 +94,7 @@ ARMS = {
     ),
     "shapes_labels_irnet": Arm(
         title="classes of images, pseudo masks of IRNet",
-        beside="shapes_full",
+        whole="shapes_full",
         stages=(
             "train weak_labels data.root={data}/labels run.dir={run}-labels",
             "pseudo {run}-labels {data}/labels --out {run}-sure",
@@ -170,8 +170,8 @@ def table(runs: Path) -> list[str]:
     for arm, values in found.items():
         if not values:
             continue
-        beside = found[ARMS[arm].beside]
-        part = f"{100 * mean(values) / mean(beside):.0f}" if beside else "–"
+        whole = found[ARMS[arm].whole]
+        part = f"{100 * mean(values) / mean(whole):.0f}" if whole else "–"
         logs = [runs / f"{arm}-{seed}.log" for seed in SEEDS]
         minutes = ", ".join(f"{cost(read_times(log))[0]:.1f}" for log in logs if log.is_file())
         lines.append(f"| {arm.partition('_')[0]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |")
