@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -117,6 +116,8 @@ def write_image(target: Path, array: np.ndarray) -> Path:
         The file.
     """
     if array.dtype in (np.uint8, np.uint16) and array.shape[2] in (1, 3):
+        import cv2  # here: reading recipes does without
+
         ordered = array[..., ::-1] if array.shape[2] == 3 else array
         _, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
         file = target.with_name(f"{target.name}.png")

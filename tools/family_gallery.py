@@ -1,8 +1,8 @@
 """Make docs/gallery.md: one generated image through every family, each trained on generated shapes by one command.
 
-    python tools/gallery.py WORK                train what is not done yet, predict, write the page
-    python tools/gallery.py WORK FAMILY...      these alone, anew
-    python tools/gallery.py WORK --page         the page alone
+    python tools/family_gallery.py WORK                train what is not done yet, predict, write the page
+    python tools/family_gallery.py WORK FAMILY...      these alone, anew
+    python tools/family_gallery.py WORK --page         the page alone
 
 WORK gets the shapes and a run for each family. A training ends after MINUTES; what it reached stands in
 docs/gallery.json, so that families can be made on several days.
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
 FACTS = PAGE.with_suffix(".json")
 IMAGES = ROOT / "docs" / "gallery"
-MARKS = ("<!-- tiles: written by tools/gallery.py -->", "<!-- end of tiles -->")
+MARKS = ("<!-- tiles: written by tools/family_gallery.py -->", "<!-- end of tiles -->")
 SHOWN = 3
 """Which test image: the first of those that show all six classes."""
 ZOOM = 2

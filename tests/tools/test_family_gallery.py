@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from gallery import ELSEWHERE, TILES, command, main_score, tiles
+from family_gallery import ELSEWHERE, TILES, command, main_score, tiles
 from segatlas.models import ARCHITECTURES
 from segatlas.recipe import Config
 
