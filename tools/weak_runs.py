@@ -134,7 +134,7 @@ def stages(runs: Path, arm: str, seed: str) -> list[list[str]]:
     for stage in ARMS[arm].stages:
         words = shlex.split(stage.format(run=runs / f"{arm}-{seed}", data=runs / "data", seed=seed))
         if words[0] == "train":
-            words += [f"seed={seed}", "train.threads=1"]
+            words += [f"seed={seed}", "train.threads=1", "eval.split=test"]
             if not any(word.startswith("run.dir=") for word in words):
                 words.append(f"run.dir={runs / f'{arm}-{seed}'}")
         found.append(words)

@@ -55,3 +55,8 @@ def test_the_table_sets_each_kind_of_label_beside_whole_masks(tmp_path):
         "| camvid: whole masks | 40.0 (50.0, 30.0) | 100 | 2.0, 2.0 |",
         "| camvid: points, cross-entropy | 30.0 | 75 | 2.0 |",
     ]
+
+
+def test_the_recipes_themselves_need_no_test_part(tmp_path):
+    used = {words[1] for arm in ARMS for words in stages(tmp_path, arm, "0") if words[0] == "train"}
+    assert all(Config.load(name).eval.split != "test" for name in used - {"irnet_shapes"})

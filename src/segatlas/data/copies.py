@@ -12,7 +12,7 @@ from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
-from segatlas.data.formats.guards import MAX_PIXELS, is_volume_name
+from segatlas.data.formats.guards import is_volume_name, pixel_limit
 from segatlas.data.formats.images import write_image
 from segatlas.data.options import checked
 from segatlas.data.transforms.geometry import Size, resized_size
@@ -56,8 +56,8 @@ def copy_image(data: SegmentationData, index: int, folder: Path, resize: str | N
 def new_size(resize: str, size: Size) -> Size:
     """Return the (height, width) that a copy of an image of `size` gets. Raises UsageError where that is too large."""
     new = resized_size(resize, size)
-    if new[0] * new[1] > MAX_PIXELS:
-        raise UsageError(f"resize: {resize} makes {new[0]}x{new[1]} of {size[0]}x{size[1]}: over {MAX_PIXELS} pixels")
+    if new[0] * new[1] > (limit := pixel_limit()):
+        raise UsageError(f"resize: {resize} makes {new[0]}x{new[1]} of {size[0]}x{size[1]}: over {limit} pixels")
     return new
 
 

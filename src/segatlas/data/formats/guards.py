@@ -63,11 +63,11 @@ def check_file(path: str | Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Path
         raise DataError("is no regular file (a pipe, socket or device)", path)
     if status.st_size == 0:
         raise DataError("the file is empty (0 bytes)", path)
-    most = _BYTES_PER_PIXEL * _pixel_limit() + _BYTES_OTHER_THAN_PIXELS
+    most = _BYTES_PER_PIXEL * pixel_limit() + _BYTES_OTHER_THAN_PIXELS
     if status.st_size > most:
         raise DataError(
             f"is {status.st_size / 2**30:.1f} GiB, above the limit of {most / 2**30:.1f} GiB that an image of "
-            f"{_pixel_limit()} pixels needs. If it is real, raise {_LIMIT_VARIABLE}",
+            f"{pixel_limit()} pixels needs. If it is real, raise {_LIMIT_VARIABLE}",
             path,
         )
     return path
@@ -124,7 +124,7 @@ def open_image(data: bytes | Path, name: str | Path, max_pixels: int | None = No
 
 def check_pixels(height: int, width: int, channels: int, name: str | Path, max_pixels: int | None = None) -> None:
     """Raise DataError where an image is larger than allowed; nothing has been allocated for it yet."""
-    limit = max_pixels if max_pixels is not None else _pixel_limit()
+    limit = max_pixels if max_pixels is not None else pixel_limit()
     if height * width * max(channels, 4) > 4 * limit:
         raise DataError(
             f"is {width} x {height} pixels with {channels} channel(s), above the limit of {limit} pixels: damaged, or "
@@ -135,7 +135,7 @@ def check_pixels(height: int, width: int, channels: int, name: str | Path, max_p
 
 def check_voxels(shape: Sequence[int], name: str | Path) -> None:
     """Raise DataError where a volume is larger than allowed: four times the pixels of an image, of one value each."""
-    limit = 4 * _pixel_limit()
+    limit = 4 * pixel_limit()
     if math.prod(shape) > limit:
         sides = " x ".join(map(str, shape))
         raise DataError(
@@ -145,7 +145,8 @@ def check_voxels(shape: Sequence[int], name: str | Path) -> None:
         )
 
 
-def _pixel_limit() -> int:
+def pixel_limit() -> int:
+    """Return how many pixels an image may have: MAX_PIXELS, or what the environment variable says."""
     value = os.environ.get(_LIMIT_VARIABLE)
     if value is None:
         return MAX_PIXELS
