@@ -23,6 +23,7 @@ from multisource_table import several
 from results_page import cost, read_times, table_head
 
 SEEDS = ("0", "1")
+DATA = {"camvid": "CamVid", "shapes": "shapes", "few": "shapes, one or two an image"}
 ALONE = "losses=[cross_entropy]"
 
 
@@ -31,7 +32,7 @@ class Arm:
     """One kind of label, learned in one way.
 
     title: in the table. whole: the arm of whole masks that it is measured by. stages: what `segatlas` is called
-    with, one after another; {run}, {data} and {seed} are filled in.
+    with, one after another; {data}, {run}, the arm's own, and {maps}, that of the classes of images, are filled in.
     """
 
     title: str
@@ -83,23 +84,22 @@ ARMS = {
         whole="shapes_full",
         stages=("train weak_full_shapes data.name=folder data.root={data}/boxes-cut",),
     ),
-    "shapes_labels": Arm(
+    "few_full": Arm(title="whole masks", whole="few_full", stages=("train weak_full_shapes data.root={data}/few",)),
+    "few_labels": Arm(
         title="classes of images, pseudo masks",
-        whole="shapes_full",
+        whole="few_full",
         stages=(
             "train weak_labels data.root={data}/labels run.dir={run}-labels",
-            "pseudo {run}-labels {data}/labels --out {run}-masks",
+            "pseudo {run}-labels {data}/labels --out {run}-masks --foreground 0.1",
             CUT,
         ),
     ),
-    "shapes_labels_irnet": Arm(
-        title="classes of images, pseudo masks of IRNet",
-        whole="shapes_full",
+    "few_labels_irnet": Arm(
+        title="classes of images, pseudo masks of IRNet, a second stage on the row above",
+        whole="few_full",
         stages=(
-            "train weak_labels data.root={data}/labels run.dir={run}-labels",
-            "pseudo {run}-labels {data}/labels --out {run}-sure",
-            "train irnet_shapes data.root={run}-sure model.start_from={run}-labels run.dir={run}-irnet",
-            "pseudo {run}-irnet {data}/labels --out {run}-masks",
+            "train irnet_shapes data.root={maps}-masks model.start_from={maps}-labels run.dir={run}-irnet",
+            "pseudo {run}-irnet {data}/labels --out {run}-masks --foreground 0.1",
             CUT,
         ),
     ),
@@ -108,15 +108,17 @@ ARMS = {
 
 def datasets(data: Path, camvid: str) -> list[list[str]]:
     """Return what `segatlas` is called with to make the datasets."""
-    whole, shapes = f"{data}/camvid-240", f"{data}/shapes"
+    whole, shapes, few = f"{data}/camvid-240", f"{data}/shapes", f"{data}/few"
     lists = f"data.lists={{train: {data}/eighth.txt, val: {data}/val.txt, test: {data}/test.txt}}"
     return [
         ["data", "convert", camvid, whole, "--resize", "240x320"],
         *(["data", "weaken", whole, f"{data}/{kind}", "--to", kind] for kind in ("scribbles", "points", "partial")),
         ["data", "convert", "weak_full", f"{data}/eighth", f"data.root={whole}", lists],
         ["data", "make-shapes", shapes, "--train", "1000", "--val", "100", "--test", "200"],
-        *(["data", "weaken", shapes, f"{data}/{kind}", "--to", kind] for kind in ("boxes", "labels")),
+        ["data", "weaken", shapes, f"{data}/boxes", "--to", "boxes"],
         ["data", "grabcut", f"{data}/boxes", f"{data}/boxes-cut"],
+        ["data", "make-shapes", few, "--train", "1000", "--val", "100", "--test", "200", "--objects", "1-2"],
+        ["data", "weaken", few, f"{data}/labels", "--to", "labels"],
     ]
 
 
@@ -132,7 +134,8 @@ def stages(runs: Path, arm: str, seed: str) -> list[list[str]]:
     """Return what `segatlas` is called with for an arm; what a stage makes stands behind `run.dir=` or `--out`."""
     found = []
     for stage in ARMS[arm].stages:
-        words = shlex.split(stage.format(run=runs / f"{arm}-{seed}", data=runs / "data", seed=seed))
+        places = {"run": runs / f"{arm}-{seed}", "maps": runs / f"few_labels-{seed}", "data": runs / "data"}
+        words = shlex.split(stage.format(**places))
         if words[0] == "train":
             words += [f"seed={seed}", "train.threads=1", "eval.split=test"]
             if not any(word.startswith("run.dir=") for word in words):
@@ -174,7 +177,7 @@ def table(runs: Path) -> list[str]:
         part = f"{100 * mean(values) / mean(whole):.0f}" if whole else "–"
         logs = [runs / f"{arm}-{seed}.log" for seed in SEEDS]
         minutes = ", ".join(f"{cost(read_times(log))[0]:.1f}" for log in logs if log.is_file())
-        lines.append(f"| {arm.partition('_')[0]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |")
+        lines.append(f"| {DATA[arm.partition('_')[0]]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |")
     return lines
 
 

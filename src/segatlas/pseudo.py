@@ -243,11 +243,11 @@ def label_of_maps(
     whole = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
     table = torch.tensor([IGNORE if rest is None else rest, *kinds], dtype=torch.uint8)
 
+    if rule.spread == "local":  # what is the same everywhere, the background's score, would stay as it is
+        whole = refine_by_color(whole, image)
+
     def label(threshold: float) -> Tensor:
-        scores = torch.cat([torch.full((1, *size), threshold), whole])
-        if rule.spread == "local":
-            scores = refine_by_color(scores, image)
-        return scores.argmax(dim=0)
+        return torch.cat([torch.full((1, *size), threshold), whole]).argmax(dim=0)
 
     sure, possible = label(rule.foreground), label(rule.background)
     found = table[torch.where(sure > 0, sure, possible)]

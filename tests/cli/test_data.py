@@ -195,6 +195,12 @@ def test_make_shapes_makes_a_set_that_is_clean_and_the_same_again(tmp_path: Path
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["name"] == "shapes"
     assert segatlas("make-shapes", tmp_path / "c", "--size", "40").exit_code == 2
+    assert segatlas("make-shapes", tmp_path / "c", *options, "--objects", "1-2").exit_code == 0
+    assert json.loads((tmp_path / "c/shapes.json").read_text())["objects"] == [1, 2]
+    for wrong in ("many", "3-2", "0-2"):
+        result = segatlas("make-shapes", tmp_path / "d", "--objects", wrong)
+        assert result.exit_code == 2
+        assert "objects" in result.stderr
 
 
 def test_convert_writes_a_folder_that_is_read_again(tmp_path: Path) -> None:

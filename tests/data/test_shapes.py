@@ -75,6 +75,17 @@ def test_scene_depends_on_seed_split_and_index_only(root, tmp_path):
         assert not np.array_equal(first, draw_scene(*arguments).image)
 
 
+def test_a_scene_has_as_many_objects_as_asked_for(tmp_path):
+    for least, most in ((1, 1), (2, 3)):
+        found = {len(np.unique(draw_scene(0, "train", index, objects=(least, most)).instances)) - 1 for index in range(8)}
+        assert found == set(range(least, most + 1))
+    drawn = make_shapes(tmp_path / "few", train=2, val=0, test=0, size=(48, 64), objects=(1, 2))
+    assert json.loads((drawn / "shapes.json").read_text())["objects"] == [1, 2]
+    for wrong in ((0, 3), (3, 2), (1, 1000)):
+        with pytest.raises(UsageError, match="expected 1 to 50, rising"):
+            make_shapes(tmp_path / "x", objects=wrong)
+
+
 def test_several_processes_write_the_same_files(tmp_path):
     for name, processes in (("one", 1), ("two", 2)):
         make_shapes(tmp_path / name, train=3, val=1, test=0, size=(40, 48), processes=processes)

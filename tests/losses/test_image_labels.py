@@ -62,3 +62,32 @@ def test_labels_say_what_is_present_where_images_do_not_and_an_ignored_image_say
     value = LOSSES["image_labels"]()(given(logits), labels)
     assert value.item() == pytest.approx(0.6931 / 2, abs=1e-4)
     assert LOSSES["image_labels"]()(given(logits), NOTHING) == 0
+
+
+def test_a_smooth_maximum_lies_between_mean_and_largest_logit_and_padding_is_no_part_of_it():
+    logits = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    logits[:, :, 2:] = 50.0
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    valid[:, 4:] = False
+    present = torch.tensor([[True, False]])
+    seen = logits[:, :, :2].flatten(2)
+
+    def value(sharpness: float) -> torch.Tensor:
+        loss = LOSSES["image_labels"](background=None, pooling="smooth_max", sharpness=sharpness)
+        return loss(given(logits, present, valid), NOTHING[:1])
+
+    def expected(scores: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(scores, present.float())
+
+    torch.testing.assert_close(value(1e-3), expected(seen.mean(dim=2)), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(value(100.0), expected(seen.amax(dim=2)), atol=0.03, rtol=0.03)
+    torch.testing.assert_close(value(2.0), expected((2 * seen).exp().mean(dim=2).log() / 2))
+
+
+def test_the_gradient_of_a_smooth_maximum_is_finite_where_logits_are_huge_and_an_image_is_all_padding():
+    logits = (1e4 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    valid = torch.ones(2, 8, 8, dtype=torch.bool)
+    valid[0] = False
+    loss = LOSSES["image_labels"](background=None, pooling="smooth_max")
+    loss(given(logits, torch.ones(2, 2, dtype=torch.bool), valid), NOTHING).backward()
+    assert logits.grad.isfinite().all()

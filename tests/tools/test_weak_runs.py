@@ -33,8 +33,8 @@ def test_arms_use_the_datasets_that_are_made(tmp_path):
 
 
 def test_what_is_done_is_skipped_and_what_was_stopped_is_resumed(tmp_path):
-    first, pseudo, _ = stages(tmp_path, "shapes_labels", "0")
-    run = tmp_path / "shapes_labels-0-labels"
+    first, pseudo, _ = stages(tmp_path, "few_labels", "0")
+    run = tmp_path / "few_labels-0-labels"
     assert words_left(first) == first
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
@@ -42,7 +42,7 @@ def test_what_is_done_is_skipped_and_what_was_stopped_is_resumed(tmp_path):
     (run / "eval.json").touch()
     assert words_left(first) == []
     assert words_left(pseudo) == pseudo
-    (tmp_path / "shapes_labels-0-masks").mkdir()
+    (tmp_path / "few_labels-0-masks").mkdir()
     assert words_left(pseudo) == []
 
 
@@ -52,8 +52,8 @@ def test_the_table_sets_each_kind_of_label_beside_whole_masks(tmp_path):
         (tmp_path / name / "eval.json").write_text(json.dumps({"summary": {"miou": iou}}))
         (tmp_path / f"{name}.log").write_text(TIMES)
     assert table(tmp_path)[2:] == [
-        "| camvid: whole masks | 40.0 (50.0, 30.0) | 100 | 2.0, 2.0 |",
-        "| camvid: points, cross-entropy | 30.0 | 75 | 2.0 |",
+        "| CamVid: whole masks | 40.0 (50.0, 30.0) | 100 | 2.0, 2.0 |",
+        "| CamVid: points, cross-entropy | 30.0 | 75 | 2.0 |",
     ]
 
 

@@ -28,6 +28,7 @@ def make_shapes(
     test: Annotated[int, typer.Option(min=0, help="Images in test.")] = 16,
     size: SizeOption = "128x160",
     seed: SeedOption = 0,
+    objects: Annotated[str, typer.Option(metavar="A-B", help="Objects in an image, from A to B.")] = "4-8",
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -35,7 +36,9 @@ def make_shapes(
     from segatlas.data import shapes
 
     processes = min(visible_cores(), 8) if train + val + test >= MANY else 1
-    shapes.make_shapes(out, train=train, val=val, test=test, size=_size(size), seed=seed, processes=processes)
+    shapes.make_shapes(
+        out, train=train, val=val, test=test, size=_size(size), seed=seed, objects=_range(objects), processes=processes
+    )
     counts = {"train": train, "val": val, "test": test}
     _tell(out, counts, f"images of {size} pixels", "train unet_shapes data.root=", seed, json_line=json_line)
 
@@ -110,3 +113,10 @@ def _size(text: str) -> tuple[int, int]:
     if match is None:
         raise UsageError(f"--size: got {text!r}, expected HxW such as 128x160")
     return int(match[1]), int(match[2])
+
+
+def _range(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text)
+    if match is None:
+        raise UsageError(f"--objects: got {text!r}, expected a number or A-B such as 4-8")
+    return int(match[1]), int(match[2] or match[1])

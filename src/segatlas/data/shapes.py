@@ -1,8 +1,9 @@
 """The generated dataset `shapes`: textured objects on textured ground, labels for all three tasks from one seed.
 
-A scene shows 4 to 8 objects that may hide one another: discs, squares and triangles, rings with a hole, thin bars and
-crosses, a third of them small. Texture and hue lean towards the class but overlap widely, so that colour alone does
-not tell the classes apart. Light falls off across the scene, objects cast soft shadows, and the sensor adds noise.
+A scene shows 4 to 8 objects, or as many as asked for, that may hide one another: discs, squares and triangles, rings
+with a hole, thin bars and crosses, a third of them small. Texture and hue lean towards the class but overlap widely, so
+that colour alone does not tell the classes apart. Light falls off across the scene, objects cast soft shadows, and the
+sensor adds noise.
 
 Letters: H, W image; u, v an object's own axes in pixels; r its radius. A scene depends on (seed, split, index) only.
 
@@ -41,6 +42,9 @@ GROUND = "ground"
 GROUND_SEGMENT = 1
 META_FILE = "shapes.json"
 SHAPES = ("disc", "square", "triangle", "ring", "bar", "cross")
+OBJECTS = (4, 8)
+"""The least and the largest number of objects in a scene."""
+MOST_OBJECTS = 50
 COLORS = {
     GROUND: (96, 96, 96),
     "disc": (230, 75, 60),
@@ -76,6 +80,7 @@ def make_shapes(
     size: tuple[int, int] = (128, 160),
     seed: int = 0,
     classes: Sequence[str] = SHAPES,
+    objects: tuple[int, int] = OBJECTS,
     processes: int = 1,
 ) -> Path:
     """Write the dataset; `root` appears when all of it is there.
@@ -88,6 +93,7 @@ def make_shapes(
         size: (H, W) of every image, at least 32 each way.
         seed: what all scenes follow from.
         classes: kinds of objects, some of SHAPES; class indices follow this order, from 1.
+        objects: the least and the largest number of objects in a scene, where all of them find room.
         processes: that draw at once. More than one needs a program that can be started anew, as those of
             `multiprocessing` do; the files are the same.
 
@@ -96,29 +102,38 @@ def make_shapes(
 
     Raises:
         DataError: the folder is not empty, or cannot be written.
-        UsageError: unknown kind of object, or a size below 32.
+        UsageError: unknown kind of object, a size below 32, or numbers of objects that are none.
     """
     unknown = [name for name in classes if name not in SHAPES]
     if unknown or not classes:
         raise UsageError(f"shapes: {unknown[0] if unknown else 'no class'}; expected some of {', '.join(SHAPES)}")
     if min(size) < 32:
         raise UsageError(f"shapes: size {size[0]} x {size[1]}; expected at least 32 x 32")
+    if not 1 <= objects[0] <= objects[1] <= MOST_OBJECTS:
+        raise UsageError(f"shapes: {objects[0]} to {objects[1]} objects; expected 1 to {MOST_OBJECTS}, rising")
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError("exists and is not empty; nothing was written", root)
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
     with whole_folder(root, durable=False) as temporary, _mapping(processes) as mapped:
         for split, count in counts.items():
-            scene = partial(_write_scene, temporary / split, size=size, seed=seed, classes=tuple(classes))
-            _write_annotations(temporary, split, size, tuple(classes), mapped(scene, range(count)))
+            kinds = tuple(classes)
+            scene = partial(_write_scene, temporary / split, size=size, seed=seed, classes=kinds, objects=objects)
+            _write_annotations(temporary, split, size, kinds, mapped(scene, range(count)))
         names = (GROUND, *classes)
         write_classes(temporary / JSON_FILE, names, [COLORS[name] for name in names])
-        _write_json(temporary / META_FILE, {"seed": seed, "size": list(size), "classes": list(classes), **counts})
+        made_with = {"seed": seed, "size": list(size), "classes": list(classes), "objects": list(objects), **counts}
+        _write_json(temporary / META_FILE, made_with)
     return root
 
 
 def draw_scene(
-    seed: int, split: str, index: int, size: tuple[int, int] = (128, 160), classes: Sequence[str] = SHAPES
+    seed: int,
+    split: str,
+    index: int,
+    size: tuple[int, int] = (128, 160),
+    classes: Sequence[str] = SHAPES,
+    objects: tuple[int, int] = OBJECTS,
 ) -> Scene:
     """Draw one scene of (H, W) pixels; the same arguments give the same pixels."""
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
@@ -127,7 +142,7 @@ def draw_scene(
     canvas = _ground(rng, size, ground)
     labels, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
     drawn = np.zeros(len(classes), int)
-    wanted = rng.permutation(np.resize(rng.permutation(len(classes)), rng.integers(4, 9)))
+    wanted = rng.permutation(np.resize(rng.permutation(len(classes)), rng.integers(objects[0], objects[1] + 1)))
     for kind in wanted:
         placed = _place(rng, size, classes[kind], labels > 0)
         if placed is None:
@@ -390,10 +405,16 @@ def _mapping(processes: int) -> Iterator[Callable[[Callable[[int], Any], Iterabl
 
 
 def _write_scene(
-    folder: Path, index: int, *, size: tuple[int, int], seed: int, classes: tuple[str, ...]
+    folder: Path,
+    index: int,
+    *,
+    size: tuple[int, int],
+    seed: int,
+    classes: tuple[str, ...],
+    objects: tuple[int, int],
 ) -> list[dict[str, Any]]:
     """Write the files of one scene below its split; return COCO's description of all segments, masks of objects too."""
-    scene = draw_scene(seed, folder.name, index, size, classes)
+    scene = draw_scene(seed, folder.name, index, size, classes, objects)
     file = _file(index)
     for name in ("images", "panoptic"):
         (folder / name).mkdir(parents=True, exist_ok=True)

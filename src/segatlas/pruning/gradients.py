@@ -17,7 +17,7 @@ from segatlas.pruning.passes import training_outputs
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Surroundings
 from segatlas.training.building import build_parts, pipeline_of
-from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
+from segatlas.training.faults import ADVICE, gradient_size, require_finite, told_of
 from segatlas.training.module import forward
 from segatlas.training.surroundings import surroundings_of
 
@@ -59,7 +59,7 @@ def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Mo
                 loss, _ = parts.criterion(output, batch.targets, *_around(parts.criterion, batch, card))
             require_finite("loss", float(loss.detach()), where, ADVICE)
             loss.backward()
-            require_finite("gradient", largest_gradient(net), where, ADVICE)
+            require_finite("gradient", gradient_size(net), where, ADVICE)
         for parameter in net.parameters():
             if parameter.grad is None:  # of a head that none of the losses is on
                 parameter.grad = torch.zeros_like(parameter)

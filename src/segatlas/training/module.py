@@ -21,7 +21,7 @@ from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
 from segatlas.training.distillation import Distillation, trained_too, watched
-from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
+from segatlas.training.faults import ADVICE, gradient_size, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
@@ -103,7 +103,7 @@ class SegmentationModule(pl.LightningModule):
         Raises TrainingError where the gradient is not finite: the step would ruin the weights, and a checkpoint them.
         """
         if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
-            require_finite("gradient", largest_gradient(self), f"at step {self.global_step}", KEPT)
+            require_finite("gradient", gradient_size(self), f"at step {self.global_step}", KEPT)
         schedule, step, done = self.recipe.train.schedule, self.global_step, self.plan.fraction(self.global_step)
         for group in optimizer.param_groups:
             base, factor = group["base_lr"], encoder_lr_factor if group.get("of_encoder") else lr_factor

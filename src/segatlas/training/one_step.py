@@ -10,7 +10,7 @@ from segatlas.recipe import Config
 from segatlas.structures import Batch, Output
 from segatlas.training.building import TrainingComponents
 from segatlas.training.distillation import trained_too, watched
-from segatlas.training.faults import ADVICE, largest_gradient, require_finite
+from segatlas.training.faults import ADVICE, gradient_size, require_finite
 from segatlas.training.module import channels_last, forward
 from segatlas.training.optim import build_optimizer
 from segatlas.training.surroundings import surroundings_of
@@ -59,6 +59,6 @@ def one_step(config: Config, parts: TrainingComponents, batch: Batch, where: str
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
     require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
     loss.backward()
-    require_finite("gradient", largest_gradient(nn.ModuleList([net, criterion])), where, LOOK_AT)
+    require_finite("gradient", gradient_size(nn.ModuleList([net, criterion])), where, LOOK_AT)
     optimizer.step()
     return output, float(loss.detach())
