@@ -23,6 +23,8 @@ from multisource_table import several
 from results_page import cost, read_times, table_head
 
 SEEDS = ("0", "1")
+EIGHTH = {"train": 8, "val": 1, "test": 1}
+"""Of how many images of each split one is kept."""
 DATA = {"camvid": "CamVid", "shapes": "shapes", "few": "shapes, one or two an image"}
 ALONE = "losses=[cross_entropy]"
 
@@ -41,6 +43,7 @@ class Arm:
 
 
 CUT = "train weak_full_shapes data.name=folder data.root={run}-masks"
+OTHERS = "data.root={data}/shapes-eighth data.unlabelled={data}/shapes/train/images"
 ARMS = {
     "camvid_full": Arm(title="whole masks", stages=("train weak_full data.root={data}/camvid-240",)),
     "camvid_scribbles": Arm(
@@ -84,6 +87,21 @@ ARMS = {
         whole="shapes_full",
         stages=("train weak_full_shapes data.name=folder data.root={data}/boxes-cut",),
     ),
+    "shapes_eighth": Arm(
+        title="an eighth of the masks",
+        whole="shapes_full",
+        stages=("train weak_full_shapes data.name=folder data.root={data}/shapes-eighth",),
+    ),
+    "shapes_eighth_semi": Arm(
+        title="an eighth, the other images without labels: weak to strong",
+        whole="shapes_full",
+        stages=(f"train weak_semi_shapes {OTHERS}",),
+    ),
+    "shapes_eighth_mean_teacher": Arm(
+        title="an eighth, the other images without labels: mean teacher",
+        whole="shapes_full",
+        stages=(f"train weak_semi_shapes semi.method=mean_teacher semi.weight=5 {OTHERS}",),
+    ),
     "few_full": Arm(title="whole masks", whole="few_full", stages=("train weak_full_shapes data.root={data}/few",)),
     "few_labels": Arm(
         title="classes of images, pseudo masks",
@@ -108,13 +126,17 @@ ARMS = {
 
 def datasets(data: Path, camvid: str) -> list[list[str]]:
     """Return what `segatlas` is called with to make the datasets."""
+
+    def lists_of(whole: str) -> str:
+        return f"data.lists={{{', '.join(f'{split}: {data}/{whole}-{split}.txt' for split in EIGHTH)}}}"
+
     whole, shapes, few = f"{data}/camvid-240", f"{data}/shapes", f"{data}/few"
-    lists = f"data.lists={{train: {data}/eighth.txt, val: {data}/val.txt, test: {data}/test.txt}}"
     return [
         ["data", "convert", camvid, whole, "--resize", "240x320"],
         *(["data", "weaken", whole, f"{data}/{kind}", "--to", kind] for kind in ("scribbles", "points", "partial")),
-        ["data", "convert", "weak_full", f"{data}/eighth", f"data.root={whole}", lists],
+        ["data", "convert", "weak_full", f"{data}/eighth", f"data.root={whole}", lists_of("camvid-240")],
         ["data", "make-shapes", shapes, "--train", "1000", "--val", "100", "--test", "200"],
+        ["data", "convert", "weak_full", f"{data}/shapes-eighth", f"data.root={shapes}", lists_of("shapes")],
         ["data", "weaken", shapes, f"{data}/boxes", "--to", "boxes"],
         ["data", "grabcut", f"{data}/boxes", f"{data}/boxes-cut"],
         ["data", "make-shapes", few, "--train", "1000", "--val", "100", "--test", "200", "--objects", "1-2"],
@@ -122,12 +144,12 @@ def datasets(data: Path, camvid: str) -> list[list[str]]:
     ]
 
 
-def write_lists(data: Path) -> None:
-    """Write which images have labels where an eighth of train has: every eighth by name."""
-    for split, name, step in (("train", "eighth", 8), ("val", "val", 1), ("test", "test", 1)):
-        images = sorted((data / "camvid-240" / split / "images").iterdir())[::step]
+def write_lists(data: Path, whole: str) -> None:
+    """Write which images of a dataset have labels where an eighth of train has: every eighth by name."""
+    for split, step in EIGHTH.items():
+        images = sorted((data / whole / split / "images").iterdir())[::step]
         rows = [f"{image.resolve()},{image.resolve().parent.parent / 'masks' / image.stem}.png\n" for image in images]
-        (data / f"{name}.txt").write_text("".join(rows), encoding="utf-8")
+        (data / f"{whole}-{split}.txt").write_text("".join(rows), encoding="utf-8")
 
 
 def stages(runs: Path, arm: str, seed: str) -> list[list[str]]:
@@ -177,7 +199,9 @@ def table(runs: Path) -> list[str]:
         part = f"{100 * mean(values) / mean(whole):.0f}" if whole else "–"
         logs = [runs / f"{arm}-{seed}.log" for seed in SEEDS]
         minutes = ", ".join(f"{cost(read_times(log))[0]:.1f}" for log in logs if log.is_file())
-        lines.append(f"| {DATA[arm.partition('_')[0]]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |")
+        lines.append(
+            f"| {DATA[arm.partition('_')[0]]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |"
+        )
     return lines
 
 
@@ -199,7 +223,7 @@ def main(words: list[str]) -> int:
             done = 0
             for command in datasets(runs / "data", camvid):
                 if "weak_full" in command:
-                    write_lists(runs / "data")
+                    write_lists(runs / "data", Path(command[4].removeprefix("data.root=")).name)
                 done += subprocess.run(["segatlas", *command], check=True).returncode == 0
             print(f"{done} datasets -> {runs / 'data'}")
         case [runs, "train", seed, *arms]:
