@@ -77,7 +77,9 @@ def test_scene_depends_on_seed_split_and_index_only(root, tmp_path):
 
 def test_a_scene_has_as_many_objects_as_asked_for(tmp_path):
     for least, most in ((1, 1), (2, 3)):
-        found = {len(np.unique(draw_scene(0, "train", index, objects=(least, most)).instances)) - 1 for index in range(8)}
+        found = {
+            len(np.unique(draw_scene(0, "train", index, objects=(least, most)).instances)) - 1 for index in range(8)
+        }
         assert found == set(range(least, most + 1))
     drawn = make_shapes(tmp_path / "few", train=2, val=0, test=0, size=(48, 64), objects=(1, 2))
     assert json.loads((drawn / "shapes.json").read_text())["objects"] == [1, 2]

@@ -5,7 +5,7 @@ from torch import nn
 from segatlas.build.network import create_model
 from segatlas.config.schema import OptimizerConfig
 from segatlas.errors import UsageError
-from segatlas.training.optim import build_optimizer, parameter_groups
+from segatlas.training.optim import build_optimizer, fuse_steps, parameter_groups
 from segatlas.training.rmsprop import RMSProp
 
 
@@ -132,3 +132,67 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_frozen_ones_in_no
 def test_the_recipe_names_the_optimiser(name, kind):
     optimizer = build_optimizer(Net(), OptimizerConfig(name=name), 0.01)
     assert type(optimizer) is kind
+
+
+class Convolutions(nn.Module):
+    def __init__(self, layout: torch.memory_format):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        self.layers.to(memory_format=layout)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def stepped(name, layout, state_layout, *, fused):
+    """Return the weights after a few steps, the state laid out anew in between, and which groups were fused."""
+    net = Convolutions(layout)
+    optimizer = build_optimizer(net, OptimizerConfig(name=name), 0.01)
+    images = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    told = []
+    for step in range(4):
+        optimizer.zero_grad()
+        net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        if step == 2:
+            for parameter, kept in optimizer.state.items():
+                for key, value in kept.items():
+                    if isinstance(value, torch.Tensor) and value.ndim == 4:
+                        kept[key] = value.contiguous(memory_format=state_layout)
+                        assert kept[key].shape == parameter.shape
+        if fused:
+            fuse_steps(optimizer)
+        told.append([group["fused"] for group in optimizer.param_groups])
+        optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()]), told
+
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("state_layout", LAYOUTS)
+def test_fused_steps_are_those_of_torch_and_a_state_in_another_order_is_not_fused(name, layout, state_layout):
+    expected, _ = stepped(name, layout, state_layout, fused=False)
+    found, told = stepped(name, layout, state_layout, fused=True)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert all(all(groups) for groups in told[:2])
+    assert all(told[2]) == (layout == state_layout)
+
+
+def test_parameters_with_gaps_in_memory_other_devices_and_our_own_optimiser_are_not_fused():
+    whole = torch.zeros(4, 6)
+    gaps = nn.Parameter(whole[:, :3])
+    gaps.grad = torch.zeros(4, 3)
+    elsewhere = nn.Parameter(torch.zeros(3, device="meta"))
+    elsewhere.grad = torch.zeros(3, device="meta")
+    half = nn.Parameter(torch.zeros(3, dtype=torch.bfloat16))
+    half.grad = torch.zeros(3, dtype=torch.bfloat16)
+    without = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW([{"params": [one]} for one in (gaps, elsewhere, half, without)])
+    fuse_steps(optimizer)
+    assert [group["fused"] for group in optimizer.param_groups] == [False] * 4
+    own = RMSProp([without], lr=0.1)
+    fuse_steps(own)
+    assert "fused" not in own.param_groups[0]

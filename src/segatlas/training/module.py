@@ -23,7 +23,7 @@ from segatlas.tasks import TASKS
 from segatlas.training.distillation import Distillation, trained_too, watched
 from segatlas.training.faults import ADVICE, gradient_size, require_finite, told_of
 from segatlas.training.freezing import training_mode
-from segatlas.training.optim import build_optimizer
+from segatlas.training.optim import build_optimizer, fuse_steps
 from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
 from segatlas.training.saving import save_model
@@ -53,6 +53,7 @@ class SegmentationModule(pl.LightningModule):
         self.validation_scores: dict[str, float] = {}
         self._predictor: Predictor | None = None
         self._metrics: MetricSet | None = None
+        self._is_fused = False
 
     # ---- training
     @property
@@ -104,6 +105,9 @@ class SegmentationModule(pl.LightningModule):
         """
         if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
             require_finite("gradient", gradient_size(self), f"at step {self.global_step}", KEPT)
+        if not self._is_fused:
+            fuse_steps(optimizer)
+            self._is_fused = True
         schedule, step, done = self.recipe.train.schedule, self.global_step, self.plan.fraction(self.global_step)
         for group in optimizer.param_groups:
             base, factor = group["base_lr"], encoder_lr_factor if group.get("of_encoder") else lr_factor

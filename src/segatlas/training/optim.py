@@ -125,3 +125,37 @@ def build_optimizer(
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=lr, betas=config.betas)
+
+
+def fuse_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Have each group whose tensors lie on the processor stepped in one pass over memory, where torch can do that.
+
+    Its kernel takes numbers as they lie in memory and does not look at strides: a group of which a gradient or a part
+    of the state lies in another order than the parameter is left as it is. To be called when gradients are there.
+    """
+    for group in optimizer.param_groups:
+        if "fused" not in group:
+            continue
+        taken = [parameter for parameter in group["params"] if parameter.grad is not None]
+        group["fused"] = bool(taken) and all(
+            parameter.device.type == "cpu"
+            and parameter.dtype == torch.float32
+            and _order(parameter) is not None
+            and all(
+                _order(tensor) == _order(parameter) and tensor.dtype == parameter.dtype
+                for tensor in (parameter.grad, *optimizer.state.get(parameter, {}).values())
+                if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape
+            )
+            for parameter in taken
+        )
+
+
+def _order(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """Return in which order the dimensions lie in memory, those of one number left out; None if there are gaps."""
+    long = [dim for dim in range(tensor.ndim) if tensor.shape[dim] > 1]
+    order, expected = tuple(sorted(long, key=tensor.stride)), 1
+    for dim in order:
+        if tensor.stride(dim) != expected:
+            return None
+        expected *= tensor.shape[dim]
+    return order
