@@ -25,7 +25,7 @@ from results_page import cost, read_times, table_head
 SEEDS = ("0", "1")
 EIGHTH = {"train": 8, "val": 1, "test": 1}
 """Of how many images of each split one is kept."""
-DATA = {"camvid": "CamVid", "shapes": "shapes", "few": "shapes, one or two an image"}
+DATA = {"camvid": "CamVid", "shapes": "shapes", "few": "shapes, one or two an image", "small": "shapes, 240 images"}
 ALONE = "losses=[cross_entropy]"
 
 
@@ -43,7 +43,7 @@ class Arm:
 
 
 CUT = "train weak_full_shapes data.name=folder data.root={run}-masks"
-OTHERS = "data.root={data}/shapes-eighth data.unlabelled={data}/shapes/train/images"
+OTHERS = "data.root={data}/small-eighth data.unlabelled={data}/small/train/images"
 ARMS = {
     "camvid_full": Arm(title="whole masks", stages=("train weak_full data.root={data}/camvid-240",)),
     "camvid_scribbles": Arm(
@@ -63,14 +63,6 @@ ARMS = {
         title="half of the classes, marginal", stages=("train weak_partial data.root={data}/partial",)
     ),
     "camvid_eighth": Arm(title="an eighth of the masks", stages=("train weak_full data.root={data}/eighth",)),
-    "camvid_eighth_semi": Arm(
-        title="an eighth, the other images without labels: weak to strong",
-        stages=("train weak_semi data.root={data}/eighth data.unlabelled={data}/camvid-240/train/images",),
-    ),
-    "camvid_eighth_mean_teacher": Arm(
-        title="an eighth, the other images without labels: mean teacher",
-        stages=("train weak_mean_teacher data.root={data}/eighth data.unlabelled={data}/camvid-240/train/images",),
-    ),
     "shapes_full": Arm(
         title="whole masks", whole="shapes_full", stages=("train weak_full_shapes data.root={data}/shapes",)
     ),
@@ -87,19 +79,22 @@ ARMS = {
         whole="shapes_full",
         stages=("train weak_full_shapes data.name=folder data.root={data}/boxes-cut",),
     ),
-    "shapes_eighth": Arm(
-        title="an eighth of the masks",
-        whole="shapes_full",
-        stages=("train weak_full_shapes data.name=folder data.root={data}/shapes-eighth",),
+    "small_full": Arm(
+        title="whole masks", whole="small_full", stages=("train weak_full_shapes data.root={data}/small",)
     ),
-    "shapes_eighth_semi": Arm(
+    "small_eighth": Arm(
+        title="an eighth of the masks",
+        whole="small_full",
+        stages=("train weak_full_shapes data.name=folder data.root={data}/small-eighth",),
+    ),
+    "small_eighth_semi": Arm(
         title="an eighth, the other images without labels: weak to strong",
-        whole="shapes_full",
+        whole="small_full",
         stages=(f"train weak_semi_shapes {OTHERS}",),
     ),
-    "shapes_eighth_mean_teacher": Arm(
+    "small_eighth_mean_teacher": Arm(
         title="an eighth, the other images without labels: mean teacher",
-        whole="shapes_full",
+        whole="small_full",
         stages=(f"train weak_semi_shapes semi.method=mean_teacher semi.weight=5 {OTHERS}",),
     ),
     "few_full": Arm(title="whole masks", whole="few_full", stages=("train weak_full_shapes data.root={data}/few",)),
@@ -130,13 +125,14 @@ def datasets(data: Path, camvid: str) -> list[list[str]]:
     def lists_of(whole: str) -> str:
         return f"data.lists={{{', '.join(f'{split}: {data}/{whole}-{split}.txt' for split in EIGHTH)}}}"
 
-    whole, shapes, few = f"{data}/camvid-240", f"{data}/shapes", f"{data}/few"
+    whole, shapes, small, few = (f"{data}/{name}" for name in ("camvid-240", "shapes", "small", "few"))
     return [
         ["data", "convert", camvid, whole, "--resize", "240x320"],
         *(["data", "weaken", whole, f"{data}/{kind}", "--to", kind] for kind in ("scribbles", "points", "partial")),
         ["data", "convert", "weak_full", f"{data}/eighth", f"data.root={whole}", lists_of("camvid-240")],
         ["data", "make-shapes", shapes, "--train", "1000", "--val", "100", "--test", "200"],
-        ["data", "convert", "weak_full", f"{data}/shapes-eighth", f"data.root={shapes}", lists_of("shapes")],
+        ["data", "make-shapes", small, "--train", "240", "--val", "100", "--test", "200"],
+        ["data", "convert", "weak_full", f"{data}/small-eighth", f"data.root={small}", lists_of("small")],
         ["data", "weaken", shapes, f"{data}/boxes", "--to", "boxes"],
         ["data", "grabcut", f"{data}/boxes", f"{data}/boxes-cut"],
         ["data", "make-shapes", few, "--train", "1000", "--val", "100", "--test", "200", "--objects", "1-2"],
