@@ -11,6 +11,7 @@ masks before that are `RUNS/ARM-SEED-…`. `RUNS/ARM-SEED.log` is what `/usr/bin
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import subprocess
@@ -23,6 +24,8 @@ from multisource_table import several
 from results_page import cost, read_times, table_head
 
 SEEDS = ("0", "1")
+FACTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "weak.json"
+"""What runs reached, so that they can be made on several days."""
 EIGHTH = {"train": 8, "val": 1, "test": 1}
 """Of how many images of each split one is kept."""
 DATA = {"camvid": "CamVid", "shapes": "shapes", "few": "shapes, one or two an image", "small": "shapes, 240 images"}
@@ -112,7 +115,7 @@ ARMS = {
         whole="few_full",
         stages=(
             "train irnet_shapes data.root={maps}-masks model.start_from={maps}-labels run.dir={run}-irnet",
-            "pseudo {run}-irnet {data}/labels --out {run}-masks --foreground 0.1",
+            "pseudo {run}-irnet {data}/labels --out {run}-masks --foreground 0.5 --background 0.3",
             CUT,
         ),
     ),
@@ -184,27 +187,43 @@ def words_left(words: list[str]) -> list[str]:
     return ["train", "--resume", str(folder)] if stopped else words
 
 
-def table(runs: Path) -> list[str]:
-    """Return mIoU on test of every arm that has a run: mean and each seed, and the fraction of that of whole masks."""
-    lines = table_head(["labels", "test mIoU %", "% of whole masks", "core-minutes"])
-    found = {arm: scores(runs, arm) for arm in ARMS}
-    for arm, values in found.items():
-        if not values:
+def gather(runs: Path, facts: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return of each arm and seed its mIoU on test and val, and core-minutes; RUNS' go into `facts`."""
+    found = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    for arm in ARMS:
+        for seed in SEEDS:
+            run, log = runs / f"{arm}-{seed}", runs / f"{arm}-{seed}.log"
+            if not (run / "eval.json").is_file():
+                continue
+            test = json.loads((run / "eval.json").read_text(encoding="utf-8"))["summary"]["miou"]
+            one = {"test": test, "val": best_val(run), "minutes": cost(read_times(log))[0]}
+            found.setdefault(arm, {})[seed] = {name: round(value, 4) for name, value in one.items()}
+    facts.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def best_val(run: Path) -> float:
+    """Return the largest mIoU on val of a run."""
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return max(float(row["val_miou"]) for row in csv.DictReader(file) if row.get("val_miou"))
+
+
+def table(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return mIoU on test and val of every arm: mean and each seed, and the fraction of that of whole masks on test."""
+    lines = table_head(["labels", "test mIoU %", "% of whole masks", "val mIoU %", "core-minutes"])
+
+    def values(arm: str, name: str) -> list[float]:
+        return [found[arm][seed][name] for seed in SEEDS if seed in found.get(arm, {})]
+
+    for arm, of in ARMS.items():
+        if not (test := values(arm, "test")):
             continue
-        whole = found[ARMS[arm].whole]
-        part = f"{100 * mean(values) / mean(whole):.0f}" if whole else "–"
-        logs = [runs / f"{arm}-{seed}.log" for seed in SEEDS]
-        minutes = ", ".join(f"{cost(read_times(log))[0]:.1f}" for log in logs if log.is_file())
-        lines.append(
-            f"| {DATA[arm.partition('_')[0]]}: {ARMS[arm].title} | {several(list(values))} | {part} | {minutes} |"
-        )
+        whole = values(of.whole, "test")
+        part = f"{100 * mean(test) / mean(whole):.0f}" if whole else "–"
+        minutes = ", ".join(f"{one:.1f}" for one in values(arm, "minutes"))
+        name = f"{DATA[arm.partition('_')[0]]}: {of.title}"
+        lines.append(f"| {name} | {several(test)} | {part} | {several(values(arm, 'val'))} | {minutes} |")
     return lines
-
-
-def scores(runs: Path, arm: str) -> list[float]:
-    """Return the mIoU on test of each seed that is done."""
-    files = [runs / f"{arm}-{seed}" / "eval.json" for seed in SEEDS]
-    return [json.loads(file.read_text(encoding="utf-8"))["summary"]["miou"] for file in files if file.is_file()]
 
 
 def mean(values: Iterable[float]) -> float:
@@ -226,7 +245,7 @@ def main(words: list[str]) -> int:
             for arm in arms or ARMS:
                 train(runs, arm, seed)
         case [runs, "table"]:
-            print("\n".join(table(runs)))
+            print("\n".join(table(gather(runs, FACTS))))
         case [runs, "commands"]:
             shown = [*datasets(runs / "data", "CAMVID"), *(one for arm in ARMS for one in stages(runs, arm, "0"))]
             print("\n".join(shlex.join(["segatlas", *one]) for one in shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from segatlas.recipe import Config
-from weak_runs import ARMS, datasets, stages, table, words_left
+from weak_runs import ARMS, datasets, gather, stages, table, words_left
 
 TIMES = """\tCommand being timed: "x"
 \tUser time (seconds): 90.00
@@ -46,15 +46,19 @@ def test_what_is_done_is_skipped_and_what_was_stopped_is_resumed(tmp_path):
     assert words_left(pseudo) == []
 
 
-def test_the_table_sets_each_kind_of_label_beside_whole_masks(tmp_path):
+def test_the_table_sets_each_kind_of_label_beside_whole_masks_and_remembers_other_days(tmp_path):
+    facts = tmp_path / "facts.json"
     for name, iou in (("camvid_full-0", 0.5), ("camvid_full-1", 0.3), ("camvid_points-0", 0.3)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "eval.json").write_text(json.dumps({"summary": {"miou": iou}}))
+        (tmp_path / name / "metrics.csv").write_text(f"step,val_miou\n1,\n2,{iou}\n3,0.1\n")
         (tmp_path / f"{name}.log").write_text(TIMES)
-    assert table(tmp_path)[2:] == [
-        "| CamVid: whole masks | 40.0 (50.0, 30.0) | 100 | 2.0, 2.0 |",
-        "| CamVid: points, cross-entropy | 30.0 | 75 | 2.0 |",
+    expected = [
+        "| CamVid: whole masks | 40.0 (50.0, 30.0) | 100 | 40.0 (50.0, 30.0) | 2.0, 2.0 |",
+        "| CamVid: points, cross-entropy | 30.0 | 75 | 30.0 | 2.0 |",
     ]
+    assert table(gather(tmp_path, facts))[2:] == expected
+    assert table(gather(tmp_path / "elsewhere", facts))[2:] == expected
 
 
 def test_the_recipes_themselves_need_no_test_part(tmp_path):
