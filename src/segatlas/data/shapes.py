@@ -116,8 +116,8 @@ def make_shapes(
         raise DataError("exists and is not empty; nothing was written", root)
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
     with whole_folder(root, durable=False) as temporary, _mapping(processes) as mapped:
+        kinds = tuple(classes)
         for split, count in counts.items():
-            kinds = tuple(classes)
             scene = partial(_write_scene, temporary / split, size=size, seed=seed, classes=kinds, objects=objects)
             _write_annotations(temporary, split, size, kinds, mapped(scene, range(count)))
         names = (GROUND, *classes)

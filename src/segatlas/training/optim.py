@@ -134,20 +134,18 @@ def fuse_steps(optimizer: torch.optim.Optimizer) -> None:
     of the state lies in another order than the parameter is left as it is. To be called when gradients are there.
     """
     for group in optimizer.param_groups:
-        if "fused" not in group:
-            continue
-        taken = [parameter for parameter in group["params"] if parameter.grad is not None]
-        group["fused"] = bool(taken) and all(
-            parameter.device.type == "cpu"
-            and parameter.dtype == torch.float32
-            and _order(parameter) is not None
-            and all(
-                _order(tensor) == _order(parameter) and tensor.dtype == parameter.dtype
-                for tensor in (parameter.grad, *optimizer.state.get(parameter, {}).values())
-                if isinstance(tensor, torch.Tensor) and tensor.shape == parameter.shape
-            )
-            for parameter in taken
-        )
+        if "fused" in group:
+            fits = all(_is_plain(parameter, optimizer.state.get(parameter, {})) for parameter in group["params"])
+            group["fused"] = True if fits else None  # False would take torch's own choice from a GPU, too
+
+
+def _is_plain(parameter: torch.Tensor, state: dict[str, Any]) -> bool:
+    """Tell whether a parameter lies on the processor without gaps, its gradient and state in the same order."""
+    order = _order(parameter)
+    if parameter.device.type != "cpu" or parameter.dtype != torch.float32 or order is None:
+        return False
+    besides = [one for one in (parameter.grad, *state.values()) if isinstance(one, torch.Tensor)]
+    return all(_order(one) == order and one.dtype == parameter.dtype for one in besides if one.shape == parameter.shape)
 
 
 def _order(tensor: torch.Tensor) -> tuple[int, ...] | None:
