@@ -177,7 +177,7 @@ def test_any_number_in_a_field_makes_a_network_that_runs_or_is_refused(name):
     hints = get_type_hints(record.config)
     numbers = [key for key, hint in hints.items() if {int, float} & {hint, *get_args(hint)}]
     for field in sorted({*numbers} - {"num_classes", "in_channels"}):
-        for value in (0, -1, 0.0, -1.0, 7.0):
+        for value in (0, -1, 0.0, -1.0, 5.0):
             try:
                 net = create_model(name, **{**record.tiny, "num_classes": 3, field: value})
             except UsageError:

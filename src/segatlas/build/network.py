@@ -108,10 +108,19 @@ def build_network(architecture: Architecture, config: Any, host: nn.Module | Non
         raise UsageError(
             f"model '{architecture.name}' cannot be made with these settings ({text}): {config}"
         ) from error
+    require_numbers(net, f"model '{architecture.name}' cannot be made with these settings", config)
     soften_classifiers(net, but=host)
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
+
+
+def require_numbers(net: nn.Module, told: str, config: Any) -> None:
+    """Raise UsageError where a layer has no weight, or norms no group: torch makes such layers, and runs none."""
+    for name, module in net.named_modules():
+        empty = any(parameter.numel() == 0 for parameter in module.parameters(recurse=False))
+        if empty or (isinstance(module, nn.GroupNorm) and module.num_groups < 1):
+            raise UsageError(f"{told} ({name} would be empty): {config}")
 
 
 def soften_classifiers(net: nn.Module, *, but: nn.Module | None = None) -> None:

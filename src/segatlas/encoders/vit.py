@@ -69,6 +69,12 @@ class VisionTransformerForm:
     layer_scale: float = 0.0
     norm_eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise UsageError(f"heads: got {self.heads}, expected 1 or more")
+        if self.width % self.heads or (self.rotary and self.width // self.heads % 4):
+            raise UsageError(f"width: got {self.width}, expected a multiple of {self.heads} heads")
+
 
 _PLAIN = {
     "vit_w32": VisionTransformerForm(width=32, depth=4, heads=2),
@@ -335,8 +341,6 @@ class VisionTransformer(TokenEncoder):
     def __init__(self, form: VisionTransformerForm, options: VisionTransformerOptions, *, in_channels: int = 3):
         super().__init__()
         width, has_class = form.width, options.class_token
-        if form.width % form.heads or (form.rotary and form.width // form.heads % 4):
-            raise UsageError(f"width: got {form.width}, expected a multiple of {form.heads} heads")
         self.width, self.patch_size, self.size_divisibility = width, form.patch_size, 1
         self.prefix_tokens = has_class + form.registers
         self.grid = (form.image_size[0] // form.patch_size, form.image_size[1] // form.patch_size)

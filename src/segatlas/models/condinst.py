@@ -118,6 +118,8 @@ class CondInstConfig:
         require_at_least(self, neck_channels=1, head_convs=0, head_channels=1, groups=1, mask_levels=1, mask_convs=0)
         require_at_least(self, mask_channels=1, mask_features=1, dynamic_layers=2, dynamic_channels=1, candidates=1)
         require_at_least(self, mask_upsampling=1, train_masks=1)
+        if not self.offset_unit > 0:
+            raise UsageError(f"offset_unit: got {self.offset_unit}, expected a number above 0")
         if self.head_channels % self.groups or self.head_channels == self.groups:
             raise UsageError(
                 f"groups: got {self.groups}, expected a divisor of {self.head_channels} (head_channels) below it"
