@@ -90,6 +90,9 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line."""
-    # Threads that wait by spinning take the cores from the loader and from each other; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is imported. Threads that wait by spinning for long take the cores from the loader and from each
+    # other; those that sleep at once are late at the next of hundreds of short parts of a step.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     app(prog_name="segatlas")

@@ -9,6 +9,8 @@ buffers and, where a second pass is needed, one float per pixel. Three building 
 - `upsampled_overlap`: per class soft intersection, prediction and label sums, differentiable by a second pass; Dice and
   Tversky follow.
 
+Small maps are built at full size instead (`ops.small_maps`), which takes less time and little memory.
+
 Letters: N batch, K classes, (h, w) logits, (H', W') canvas, (H, W) labels (H <= H', W <= W': the rest is padding).
 Labels are 0..K-1, or `ignore_index` where a pixel has none: such a pixel adds nothing and gets no gradient.
 """
@@ -25,6 +27,13 @@ from segatlas.errors import UsageError
 from segatlas.ops.labels import check_labels, count_labels, fraction_of_all, size_of
 from segatlas.ops.lattice import LN_2, Chunk, Lattice, by_slot
 from segatlas.ops.selection import kth_smallest
+from segatlas.ops.small_maps import (
+    are_small,
+    log_probabilities,
+    small_cross_entropy,
+    small_log_likelihood,
+    small_overlap,
+)
 from segatlas.ops.two_classes import walk_two_classes
 from segatlas.structures import IGNORE
 
@@ -70,8 +79,13 @@ def upsampled_cross_entropy(
     check_labels(logits, labels, canvas, ignore_index)
     if pixel_weight is not None and pixel_weight.shape != labels.shape:
         raise UsageError(f"pixel_weight {tuple(pixel_weight.shape)} does not match labels {tuple(labels.shape)}")
-    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
-    loss: Tensor = _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
+    size = size_of(labels)
+    if are_small(logits, canvas or size):
+        log_p = log_probabilities(logits, size, canvas or size, align_corners)
+        loss = small_cross_entropy(log_p, labels, weight, label_smoothing, ignore_index, pixel_weight)
+    else:
+        lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners)
+        loss = _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
     if not count_ignored:
         return loss
     if pixel_weight is not None:
@@ -149,7 +163,12 @@ def upsampled_log_likelihood(
     Arguments and errors are those of `upsampled_cross_entropy`.
     """
     check_labels(logits, labels, canvas, ignore_index)
-    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
+    size = size_of(labels)
+    if are_small(logits, canvas or size):
+        return small_log_likelihood(
+            log_probabilities(logits, size, canvas or size, align_corners), labels, ignore_index
+        )
+    lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners)
     return _LogLikelihood.apply(logits, labels, lattice, ignore_index)
 
 
@@ -170,8 +189,13 @@ def upsampled_overlap(
     Arguments and errors are those of `upsampled_cross_entropy`.
     """
     check_labels(logits, labels, canvas, ignore_index)
-    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
-    intersection, predicted = _Overlap.apply(logits, labels, lattice, ignore_index)
+    size = size_of(labels)
+    if are_small(logits, canvas or size):
+        log_p = log_probabilities(logits, size, canvas or size, align_corners)
+        intersection, predicted = small_overlap(log_p, labels, ignore_index)
+    else:
+        lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners)
+        intersection, predicted = _Overlap.apply(logits, labels, lattice, ignore_index)
     counts = count_labels(labels, logits.shape[1], ignore_index)
     return intersection, predicted, counts.to(predicted.dtype)
 
