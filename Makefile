@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 DEMO ?= demo
 TASK ?= semantic
-DEMO_semantic = unet_shapes
+IMAGES_semantic = 1000
+IMAGES_instance = 128
+IMAGES_panoptic = 128
+DEMO_semantic = unet_shapes_minute
 DEMO_instance = mask_rcnn_shapes train.epochs=5 train.val_epochs=5
 DEMO_panoptic = panoptic_fpn_shapes train.epochs=5 train.val_epochs=5
 SAVE_semantic = mask,overlay
@@ -36,10 +39,10 @@ $(STAMP):
 	fi
 	@rm -f $(VENV)/.pins-* && touch $@
 
-demo: env  ## train, evaluate, predict and report on generated shapes, two minutes; TASK=instance or panoptic: others
+demo: env  ## train, evaluate, predict and report on generated shapes, 90 seconds; TASK=instance or panoptic: others
 	@$(if $(DEMO_$(TASK)),,$(error TASK=$(TASK): expected semantic, instance or panoptic))true
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
-	$(BIN)/segatlas data make-shapes $(DEMO)/shapes --train 128
+	$(BIN)/segatlas data make-shapes $(DEMO)/shapes --train $(IMAGES_$(TASK))
 	$(BIN)/segatlas train $(DEMO_$(TASK)) data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
 	$(BIN)/segatlas eval $(DEMO)/run --split test --out $(DEMO)/test
 	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save $(SAVE_$(TASK))

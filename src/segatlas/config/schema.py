@@ -172,7 +172,7 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Optimiser and parameter groups."""
 
-    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="the algorithm")
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "muon"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, le=10, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
     decay_encoder_norms: bool = Field(
@@ -184,9 +184,11 @@ class OptimizerConfig(Section):
         description="further parameters without weight decay: parts of their names, between dots, e.g. pos_embed, or "
         "patterns of whole names with a *, e.g. encoder.block*norm*",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd and muon only")
     nesterov: bool = Field(False, description="sgd only")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="adam, adamw and, for all but hidden weights, muon only"
+    )
     alpha: float = Field(0.9, ge=0, lt=1, description="rmsprop only: fraction of the mean square kept at each step")
     epsilon: float = Field(
         1e-6, gt=0, le=1, description="rmsprop only: added to the mean square inside the root, as in Lasagne"

@@ -10,6 +10,7 @@ from torch import nn
 
 from segatlas.config.schema import OptimizerConfig
 from segatlas.errors import UsageError
+from segatlas.training.muon import Muon, hidden_weights
 from segatlas.training.rmsprop import RMSProp
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
@@ -37,6 +38,7 @@ def parameter_groups(
     names, nor do the encoder's norm layers without `decay_encoder_norms`. Encoder parameters get
     lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last;
     it is 0 for what its `outside_stages()` holds. What `lr_factors` names gets lr times that, wherever it lies.
+    For Muon no group has hidden weights and others; `orthogonal` of a group tells which it has.
     With `encoder_apart` no group has parameters of the encoder and others; `of_encoder` of a group tells which it has.
     What is trained `too` has groups of its own, behind all others, in which `too` is true.
 
@@ -53,7 +55,8 @@ def parameter_groups(
         factors |= {number: stated for number, name in names.items() if _is_called(name, word)}
     encoder = getattr(net, "encoder", None) if encoder_apart else None
     apart = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
-    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    hidden = hidden_weights(net) if config.name == "muon" else set()
+    groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
@@ -63,7 +66,10 @@ def parameter_groups(
         decay = config.weight_decay if decays else 0.0
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
         settings["of_encoder"] = of_encoder = id(parameter) in apart
-        groups.setdefault((factor, decay, of_encoder), settings)["params"].append(parameter)
+        if config.name == "muon":
+            settings["orthogonal"] = id(parameter) in hidden
+        key = (factor, decay, of_encoder, id(parameter) in hidden)
+        groups.setdefault(key, settings)["params"].append(parameter)
     return [*groups.values(), *(_groups_trained_too(too, config, lr) if too else ())]
 
 
@@ -121,6 +127,8 @@ def build_optimizer(
     groups = parameter_groups(net, config, lr, encoder_apart=encoder_apart, too=too)
     if config.name == "rmsprop":
         return RMSProp(groups, lr=lr, alpha=config.alpha, epsilon=config.epsilon)
+    if config.name == "muon":
+        return Muon(groups, lr=lr, momentum=config.momentum, betas=config.betas)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
