@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 DEMO ?= demo
 TASK ?= semantic
-IMAGES_semantic = 1000
-IMAGES_instance = 128
-IMAGES_panoptic = 128
+IMAGES_semantic = --train 2000 --val 50 --test 200
+IMAGES_instance = --train 128
+IMAGES_panoptic = --train 128
 DEMO_semantic = unet_shapes_minute
 DEMO_instance = mask_rcnn_shapes train.epochs=5 train.val_epochs=5
 DEMO_panoptic = panoptic_fpn_shapes train.epochs=5 train.val_epochs=5
@@ -42,13 +42,13 @@ $(STAMP):
 demo: env  ## train, evaluate, predict and report on generated shapes, 90 seconds; TASK=instance or panoptic: others
 	@$(if $(DEMO_$(TASK)),,$(error TASK=$(TASK): expected semantic, instance or panoptic))true
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
-	$(BIN)/segatlas data make-shapes $(DEMO)/shapes --train $(IMAGES_$(TASK))
+	$(BIN)/segatlas data make-shapes $(DEMO)/shapes $(IMAGES_$(TASK))
 	$(BIN)/segatlas train $(DEMO_$(TASK)) data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
-	$(BIN)/segatlas eval $(DEMO)/run --split test --out $(DEMO)/test
-	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save $(SAVE_$(TASK))
+	$(BIN)/segatlas eval $(DEMO)/run --split test --out $(DEMO)/test -q
+	$(BIN)/segatlas predict $(DEMO)/run '$(DEMO)/shapes/test/images/000*.png' --out $(DEMO)/predictions --save $(SAVE_$(TASK))
 	@echo
 	@echo "report:  $(DEMO)/run/report.html"
-	@echo "image: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"
+	@echo "image:   $$(ls $(DEMO)/run/samples/*.png | tail -1)"
 
 test: env  ## the test suite without slow tests, under 10 minutes on 2 cores
 	$(TESTS) -m "not slow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,22 @@ def test_the_demo_of_an_unknown_task_is_refused_with_those_that_there_are():
     with pytest.raises(subprocess.CalledProcessError) as caught:
         lines("boxes")
     assert "TASK=boxes: expected semantic, instance or panoptic" in caught.value.stderr
+
+
+@needs_make
+@pytest.mark.slow
+def test_the_demo_prints_a_page_that_ends_with_a_report_and_an_image(tmp_path):
+    short = "DEMO_semantic=unet_shapes_minute train.steps=6 train.val_every=6"
+    venv = Path(sys.executable).parent.parent
+    made = [f"STAMP={tmp_path}/stamp", f"VENV={venv}", f"DEMO={tmp_path}/demo", "IMAGES_semantic=--train 24", short]
+    (tmp_path / "stamp").touch()
+    done = subprocess.run(
+        ["make", "demo", *made], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    printed = done.stdout.splitlines()
+    assert len(printed) <= 30
+    report, image = (Path(line.split()[-1]) for line in printed[-2:])
+    assert report.name == "report.html"
+    assert report.stat().st_size > 0
+    assert image.parent == report.parent / "samples"
+    assert image.is_file()
