@@ -187,23 +187,6 @@ def test_inside_boxes_classes_without_a_box_in_the_image_are_wrong_and_outside_a
     assert allowed(1, outside) > 0.2
 
 
-def test_a_pixel_may_show_a_class_whose_box_lies_below_a_smaller_one_and_none_of_boxes_elsewhere():
-    labels = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    labels[:, 1:6, 1:6] = 1
-    labels[:, 4:8, 4:8] = 2  # over a corner of the first
-    labels[:, 0, 7] = 3
-    expected = torch.zeros(4, 8, 8, dtype=torch.bool)
-    expected[0] = True
-    expected[1, 1:6, 1:6], expected[2, 4:8, 4:8], expected[3, 0, 7] = True, True, True
-    for kind in range(4):
-        scores = torch.zeros(1, 4, 8, 8)
-        scores[:, kind] = 1e4
-        loss = LOSSES["box_regions"](stride=1)
-        allowed = loss.parts(WithSurroundings(scores, around(torch.zeros(1, 3, 8, 8))), labels)["allowed"]
-        refused = (~expected[kind]).double().mean().item()
-        assert allowed.item() == pytest.approx(1e4 * refused, rel=1e-3, abs=1e-3)
-
-
 def test_an_image_without_a_box_is_background_and_one_of_ignored_pixels_nothing():
     logits = draw(1, 3, 4, 4).float().requires_grad_()
     loss = LOSSES["box_regions"](stride=1)

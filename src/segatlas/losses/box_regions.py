@@ -22,8 +22,7 @@ class BoxRegions(LossAround):
     """Classes of pixels from boxes: the weighted sum of three parts, after Tian et al. 2021.
 
     "allowed": -log of the sum of the probabilities of the classes that a pixel may have, a mean over pixels. Outside
-    all boxes that is the background alone, inside one the background and every class with boxes in the pixel's row and
-    in its column: so a class too whose box lies there below a smaller one.
+    all boxes that is the background alone, inside one the background and every class that has a box in the image.
     "projection": for each class with a box in an image, one minus the Dice coefficient of the largest probability of
     each row with the boxes', and the same of columns, a mean. "pairwise": -log of the probability that a pixel and its
     neighbour in one of eight directions have one class, a mean over the pairs whose colour is alike and whose first
@@ -83,13 +82,13 @@ class BoxRegions(LossAround):
         rest = background_index(self.background) or 0
         known, inside = boxes != IGNORE, (boxes != IGNORE) & (boxes != rest)
         classes = torch.arange(part.shape[1], device=part.device)
-        of_class = (boxes[:, None] == classes[:, None, None]) & known[:, None]  # (N, K, h, w)
+        present = ((boxes[:, None] == classes[:, None, None]) & known[:, None]).flatten(2).any(dim=2)  # (N, K)
+        present[:, rest] = True
         background = classes == rest
-        here = of_class.any(dim=2, keepdim=True) & of_class.any(dim=3, keepdim=True)
-        may = (inside[:, None] & here) | background[:, None, None]
+        may = torch.where(inside[:, None], present[:, :, None, None], background[:, None, None])
         allowed = -scores.masked_fill(~may, -torch.inf).logsumexp(dim=1)
         of_pixels = torch.where(known, allowed, 0).sum() / known.sum().clamp(min=1)
-        shown = of_class.flatten(2).any(dim=2) & ~background
+        shown = present & ~background
         images, kinds = shown.nonzero(as_tuple=True)
         if not len(kinds):
             nothing = scores.sum() * 0
