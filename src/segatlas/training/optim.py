@@ -68,8 +68,8 @@ def parameter_groups(
         settings["of_encoder"] = of_encoder = id(parameter) in apart
         if config.name == "muon":
             settings["orthogonal"] = id(parameter) in hidden
-        key = (factor, decay, of_encoder, id(parameter) in hidden)
-        groups.setdefault(key, settings)["params"].append(parameter)
+        kind = (factor, decay, of_encoder, id(parameter) in hidden)
+        groups.setdefault(kind, settings)["params"].append(parameter)
     return [*groups.values(), *(_groups_trained_too(too, config, lr) if too else ())]
 
 
