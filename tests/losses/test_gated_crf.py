@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fakes.largest import Largest
 
 from segatlas.criteria import build
 from segatlas.errors import UsageError
@@ -58,6 +59,15 @@ def test_a_border_costs_little_where_the_colour_changes_too():
     same = gated_crf_energy(y, color, everywhere, **KERNEL)
     shifted = gated_crf_energy(y, color.roll(3, -1), everywhere, **KERNEL)
     assert same < 1e-3 < 0.1 < shifted
+
+
+@pytest.mark.parametrize(("classes", "radius"), [(3, 1), (19, 5)])
+def test_no_tensor_is_larger_than_the_probabilities_and_none_than_a_window_for_each_pixel(classes, radius):
+    y = torch.rand(2, classes, 64, 64).softmax(1).requires_grad_()
+    color, valid = torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64, dtype=torch.bool)
+    with Largest(y, color, valid) as watch:
+        gated_crf_energy(y, color, valid, radius=radius, xy_sigma=6.0, color_sigma=0.1).backward()
+    assert 0 < watch.bytes <= y.element_size() * y.numel() <= 2 * 4 * (2 * radius + 1) ** 2 * 64 * 64
 
 
 def test_padding_takes_no_part_and_nothing_valid_costs_nothing():
