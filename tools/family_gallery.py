@@ -4,14 +4,15 @@
     python tools/family_gallery.py WORK FAMILY...      these alone, anew
     python tools/family_gallery.py WORK --page         the page alone
 
-WORK gets the shapes and a run for each family. A training ends after MINUTES; what it reached stands in
-docs/gallery.json, so that families can be made on several days.
+WORK gets the shapes and a run for each family. Steps are as many as take MINUTES by the pace of the first few; what a
+run reached stands in docs/gallery.json, so that families can be made on several days.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -32,16 +33,16 @@ SHOWN = 3
 """Which test image: the first of those that show all six classes."""
 ZOOM = 2
 COLUMNS = 3
-MINUTES = 0.8
-RATE = "train.epochs=200 train.val_epochs=200 train.schedule.name=constant train.ema.decay=0.98"
-"""A run that ends by the clock: one rate throughout, and the averaged weights are what is scored."""
+MINUTES = 0.75
+FIRST = 16
+"""Steps by which the pace is known."""
 SMALL = "{name: resnet18, width: 24}"
 STRIDE8 = "{name: resnet18, width: 24, output_stride: 8}"
 
 
 def like_unet(words: str) -> str:
     """Return the words that train another network with the recipe of the U-Net."""
-    return f"unet_shapes model.name={words}"
+    return f"unet_shapes_minute model.name={words}"
 
 
 def wide(name: str, more: str = "") -> str:
@@ -78,13 +79,13 @@ EIGHTHS = {
     "icnet": "model.light_channels=32 model.pool_channels=64 model.branch_channels=64",
 }
 OWN = {
-    "unet": "unet_shapes",
+    "unet": "unet_shapes_minute",
     "segnet": like_unet("segnet model.encoder=null model.width=32"),
     "fc_densenet": like_unet("fc_densenet model.width=24 model.growth=12 'model.layers=[2, 3, 3, 3, 2]'"),
-    "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=6e-4"),
-    "segnext": like_unet("segnext model.encoder=mscan_t train.lr=6e-4"),
+    "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=2e-3"),
+    "segnext": like_unet("segnext model.encoder=mscan_t train.lr=2e-3"),
     "ocrnet": like_unet("ocrnet model.encoder=hrnet_w8_small model.channels=96 model.key_channels=48"),
-    "semask_fpn": like_unet("semask_fpn model.encoder=swin_w8 model.channels=64 train.lr=6e-4"),
+    "semask_fpn": like_unet("semask_fpn model.encoder=swin_w8 model.channels=64 train.lr=2e-3"),
     **{
         name: like_unet(name)
         for name in ("bisenetv2", "erfnet", "cgnet", "enet", "espnet", "espnetv2", "lmffnet", "fast_scnn")
@@ -93,14 +94,14 @@ OWN = {
     "pidnet": like_unet("pidnet model.width=24 model.pool_channels=64 model.channels=64"),
     "sanet": like_unet("sanet model.width=24 model.channels=64"),
     "linear": "linear_shapes",
-    "segmenter": like_unet("segmenter 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8}' train.lr=6e-4"),
+    "segmenter": like_unet("segmenter 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8}' train.lr=2e-3"),
     "setr": like_unet(
         "setr 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8, final_norm: false}' "
-        "'model.blocks=[3]' model.channels=96 train.lr=6e-4"
+        "'model.blocks=[3]' model.channels=96 train.lr=2e-3"
     ),
     "dpt": like_unet(
         "dpt 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8, final_norm: false}' "
-        "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[32, 48, 64, 96]' model.channels=64 train.lr=6e-4"
+        "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[32, 48, 64, 96]' model.channels=64 train.lr=2e-3"
     ),
     "knet": like_unet(
         f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 96}}' model.part_channels=48 train.lr=1e-3"
@@ -134,18 +135,29 @@ ELSEWHERE = {
 """Families that are no network for one image, and what they are for."""
 
 
-def command(family: str, data: str, run: str) -> str:
+def command(family: str, steps: int, data: str, run: str) -> str:
     """Return the command that trains a family."""
-    end = f"train.time_limit={MINUTES} data.root={data} run.dir={run}"
-    return f"segatlas train {TILES[family]} {RATE} {end}"
+    length = f"train.steps={steps} train.val_every={steps}"
+    return f"segatlas train {TILES[family]} {length} train.threads=1 data.root={data} run.dir={run}"
+
+
+def pace(family: str, data: Path, run: Path) -> float:
+    """Return how many steps a second a family takes."""
+    words = shlex.split(command(family, FIRST, str(data), str(run)))
+    subprocess.run([*words, f"log.every={FIRST // 2}"], check=True, capture_output=True, text=True)
+    lines = (run / "log.txt").read_text(encoding="utf-8")
+    batch = int(re.findall(r"^  batch: (\d+)", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)[0])
+    return float(re.findall(r"([\d.]+) images/s", lines)[-1]) / batch
 
 
 def make(work: Path, family: str) -> dict[str, object]:
     """Train a family, predict the image, and return what the page says of it."""
-    run, data = work / "runs" / family, work / "shapes"
-    shutil.rmtree(run, ignore_errors=True)
+    run, data, first = work / "runs" / family, work / "shapes", work / "first" / family
+    for earlier in (run, first):
+        shutil.rmtree(earlier, ignore_errors=True)
+    steps = max(10, round(6 * MINUTES * pace(family, data, first)) * 10)
     log = subprocess.run(
-        ["/usr/bin/time", "-f", "%e %U %S", *shlex.split(command(family, str(data), str(run)))],
+        ["/usr/bin/time", "-f", "%e %U %S", *shlex.split(command(family, steps, str(data), str(run)))],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     wall, user, system = map(float, log.stderr.splitlines()[-1].split())
@@ -163,10 +175,9 @@ def make(work: Path, family: str) -> dict[str, object]:
         IMAGES / f"{family}.webp", quality=80
     )
     report = json.loads((run / "eval.json").read_text(encoding="utf-8"))
-    rows = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
     return {
-        "command": command(family, "data/shapes", f"runs/{family}"),
-        "steps": int(rows[-1].split(",")[0]),
+        "command": command(family, steps, "data/shapes", f"runs/{family}"),
+        "steps": steps,
         "score": main_score(report["summary"]),
         "parameters": report["model"]["parameters"],
         "minutes": round(wall / 60, 2),

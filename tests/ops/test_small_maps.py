@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segatlas.ops import small_maps, upsampled_cross_entropy
+from segatlas.ops import small_maps, upsampled_cross_entropy, upsampled_overlap
 from segatlas.ops.small_maps import are_small
 
 
@@ -14,6 +14,17 @@ def test_maps_of_a_million_numbers_are_small_on_a_processor():
     assert are_small(logits, (128, 256))
     assert not are_small(logits, (129, 256))
     assert not are_small(torch.zeros(4, 8, 16, 16, device="meta"), (8, 8))
+
+
+def test_sums_over_many_pixels_lose_none_of_them():
+    logits, labels = torch.zeros(1, 2, 512, 1024), torch.zeros(1, 512, 1024, dtype=torch.uint8)
+    logits[:, 0] = 3.0
+    assert are_small(logits, (512, 1024))
+    intersection, predicted, labelled = upsampled_overlap(logits, labels)
+    expected = 512 * 1024 * torch.tensor(3.0).sigmoid().item()
+    assert intersection[0].item() == pytest.approx(expected, rel=1e-6)
+    assert predicted[0].item() == pytest.approx(expected, rel=1e-6)
+    assert labelled.tolist() == [512 * 1024, 0]
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -61,7 +61,9 @@ def small_overlap(log_p: Tensor, labels: Tensor, ignore_index: int) -> tuple[Ten
     index, labelled = _targets(labels, ignore_index)
     p = log_p.exp() * labelled[:, None]
     true = p.gather(1, index[:, None])[:, 0]
-    return p.new_zeros(p.shape[1]).index_add(0, index.flatten(), true.flatten()), p.sum((0, 2, 3))
+    shared = torch.zeros(p.shape[1], dtype=torch.float64, device=p.device)  # added one by one: float32 loses pixels
+    shared = shared.index_add(0, index.flatten(), true.flatten().double())
+    return shared.to(p.dtype), p.sum((0, 2, 3), dtype=torch.float64).to(p.dtype)
 
 
 def _targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
