@@ -8,6 +8,7 @@ from torch import nn
 
 from segatlas.build.network import create_model
 from segatlas.config.schema import OptimizerConfig
+from segatlas.models.reading import load_architecture
 from segatlas.training.muon import Muon, hidden_weights, orthogonal
 from segatlas.training.optim import build_optimizer, parameter_groups
 
@@ -27,6 +28,25 @@ def test_a_matrix_of_zeros_stays_and_a_scale_changes_nothing():
     assert torch.equal(orthogonal(torch.zeros(4, 9)), torch.zeros(4, 9))
     matrix = torch.randn(16, 40, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(orthogonal(matrix * 1e-6), orthogonal(matrix), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e-25, 1e-38])
+def test_a_matrix_of_next_to_nothing_is_not_enlarged(scale):
+    result = orthogonal(scale * torch.randn(16, 40, generator=torch.Generator().manual_seed(1)))
+    assert result.isfinite().all()
+    assert result.abs().max() < 1e-2
+
+
+def test_a_weight_whose_gradient_is_zero_stays_where_it_is():
+    layer = nn.Linear(16, 16, bias=False)
+    optimizer = build_optimizer(layer, OptimizerConfig(name="muon", weight_decay=0.0), 0.01)
+    layer.weight.grad = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    moved = layer.weight.detach().clone()
+    layer.weight.grad = torch.zeros(16, 16)
+    for _ in range(600):
+        optimizer.step()
+    assert torch.equal(layer.weight, moved)
 
 
 def test_a_linear_layer_is_stepped_as_by_torch_s_own_muon():
@@ -67,6 +87,15 @@ def test_hidden_weights_are_those_between_features():
     assert len(names) == len(convolutions) - 2  # the first one, and the classifier
     depthwise = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 1), nn.LayerNorm(16))
     assert hidden_weights(depthwise) == {id(depthwise[1].weight)}
+
+
+@pytest.mark.parametrize("name", ["lraspp", "fcn_skips", "ddrnet"])
+def test_parts_of_classifiers_and_auxiliary_heads_are_none(name):
+    net = create_model(name, **{**load_architecture(name).tiny, "num_classes": 37})
+    found = hidden_weights(net)
+    hidden = [key for key, parameter in net.named_parameters() if id(parameter) in found]
+    assert hidden
+    assert not any(part.startswith(("classifier", "aux")) for key in hidden for part in key.split("."))
 
 
 def test_groups_hold_one_kind_and_other_optimisers_know_none():

@@ -25,7 +25,11 @@ _LOAD_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class MachineState:
-    """Facts of the machine and the run. cores: those this process may use. omp_wait_policy: None when not set."""
+    """Facts of the machine and the run.
+
+    cores: those this process may use. omp_wait_policy: None when not set; with the spins before a thread sleeps, where
+    they are stated.
+    """
 
     processor: str
     cores: int
@@ -106,11 +110,16 @@ def describe_machine(seed: int) -> MachineState:
         python=platform.python_version(),
         torch=torch.__version__,
         segatlas=__version__,
-        omp_wait_policy=os.environ.get("OMP_WAIT_POLICY"),
+        omp_wait_policy=_wait_policy(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
+
+
+def _wait_policy() -> str | None:
+    policy, spins = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")
+    return policy if policy is None or spins is None else f"{policy}, {spins} spins"
 
 
 def _processor() -> str:

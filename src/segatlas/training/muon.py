@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 LEAST_CHANNELS = 8
-"""A weight that reads fewer channels is no hidden one: pixels come in, or a layer works on few channels at a time."""
+"""A weight that reads or gives fewer channels is no hidden one: pixels come in, or scores go out."""
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """a s + b s^3 + c s^5 carries singular values toward 1, small ones fast."""
 STEPS = 5
+LEAST_NORM = 1e-7
+"""A matrix of a smaller norm is not brought to full size, as in torch's own."""
+NOT_HIDDEN = ("classifier", "aux", "presence")
+"""What a part of the name of a layer begins with that gives classes, or is trained to help others along."""
 SIZE = 0.2
 """Root mean square of a step over the learning rate: about that of AdamW, whose rates and decay then fit."""
 
@@ -24,8 +28,9 @@ SIZE = 0.2
 class Muon(torch.optim.Optimizer):
     """Momentum made orthogonal where a group is `orthogonal`, AdamW elsewhere.
 
-    m = momentum * m + g; u = g + momentum * m as a matrix with a row for each channel that comes out;
-    parameter -= lr * (0.2 * sqrt(max(rows, columns)) * orthogonal(u) + weight_decay * parameter).
+    m = momentum * m + g; u = g + momentum * m as a matrix with a row for each channel that comes out, or, of a transposed
+    convolution, goes in; parameter -= lr * (0.2 sqrt(max(rows, columns)) orthogonal(u) + weight_decay * parameter).
+    Where all of g is 0, as in a head without an object, only weight decay moves the parameter.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         mean = state["momentum"].mul_(group["momentum"]).add_(gradient)
-        matrix = gradient.add(mean, alpha=group["momentum"]).flatten(1)
+        matrix = gradient.add(mean, alpha=group["momentum"]).mul_(gradient.any()).flatten(1)
         step = orthogonal(matrix).view_as(parameter)
         parameter.add_(step, alpha=-group["lr"] * SIZE * max(matrix.shape) ** 0.5)
 
@@ -78,7 +83,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     left by a polynomial of it, which is all that has to be known of them. A matrix of zeros stays as it is.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=torch.finfo(matrix.dtype).tiny)
+    wide = wide / wide.norm().clamp(min=LEAST_NORM)
     a, b, c = QUINTIC
     square, product = wide @ wide.T, torch.eye(wide.shape[0], dtype=matrix.dtype, device=matrix.device)
     for step in range(STEPS):
@@ -94,11 +99,11 @@ def orthogonal(matrix: Tensor) -> Tensor:
 def hidden_weights(net: nn.Module) -> set[int]:
     """Return the ids of the weights of convolutions and linear layers that take features and give features.
 
-    Those that read images, convolutions by groups and classifiers are none.
+    Those that read or give few channels, convolutions by groups, classifiers and auxiliary heads are none.
     """
     found = set()
     for name, module in net.named_modules():
-        if name.rpartition(".")[2] == "classifier":
+        if any(part.startswith(NOT_HIDDEN) for part in name.split(".")):
             continue
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.groups == 1):
             weight = module.weight
