@@ -28,8 +28,8 @@ SIZE = 0.2
 class Muon(torch.optim.Optimizer):
     """Momentum made orthogonal where a group is `orthogonal`, AdamW elsewhere.
 
-    m = momentum * m + g; u = g + momentum * m as a matrix with a row for each channel that comes out, or, of a transposed
-    convolution, goes in; parameter -= lr * (0.2 sqrt(max(rows, columns)) orthogonal(u) + weight_decay * parameter).
+    m = momentum * m + g; u = g + momentum * m, as a matrix with a row for each channel that comes out (goes in, where
+    a convolution is transposed); parameter -= lr * (0.2 sqrt(max(rows, columns)) orthogonal(u) + decay * parameter).
     Where all of g is 0, as in a head without an object, only weight decay moves the parameter.
     """
 
