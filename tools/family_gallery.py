@@ -162,14 +162,15 @@ def make(work: Path, family: str) -> dict[str, object]:
     )  # fmt: skip
     wall, user, system = map(float, log.stderr.splitlines()[-1].split())
     image = work / "image.png"
-    Image.fromarray(draw_scene(0, "test", SHOWN).image).save(image)
+    drawn = Image.fromarray(draw_scene(0, "test", SHOWN).image)
+    drawn.save(image)
     out = work / "predicted" / family
     shutil.rmtree(out, ignore_errors=True)
     subprocess.run(
         ["segatlas", "predict", str(run), str(image), "--out", str(out), "--save", "overlay"],
         check=True, capture_output=True,
     )  # fmt: skip
-    found = Image.open(next(out.glob("*overlay*"))).convert("RGB")
+    found = Image.open(next(out.glob("*overlay*"))).convert("RGB").crop((0, 0, *drawn.size))  # without the legend
     IMAGES.mkdir(exist_ok=True)
     found.resize((found.width * ZOOM, found.height * ZOOM), Image.Resampling.LANCZOS).save(
         IMAGES / f"{family}.webp", quality=80
