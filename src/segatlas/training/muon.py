@@ -6,11 +6,13 @@ LLM Training, arXiv:2502.16982, 2025, for the size of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from segatlas.training.own_steps import OwnSteps
 
 LEAST_CHANNELS = 8
 """A weight that reads or gives fewer channels is no hidden one: pixels come in, or scores go out."""
@@ -25,7 +27,7 @@ SIZE = 0.2
 """Root mean square of a step over the learning rate: about that of AdamW, whose rates and decay then fit."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(OwnSteps):
     """Momentum made orthogonal where a group is `orthogonal`, AdamW elsewhere.
 
     m = momentum * m + g; u = g + momentum * m, as a matrix with a row for each channel that comes out (goes in, where
@@ -40,20 +42,11 @@ class Muon(torch.optim.Optimizer):
         given = {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": 0.0, "orthogonal": False}
         super().__init__(params, given)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; return what `closure`, which computes the loss anew, gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            move = self._move_matrix if group["orthogonal"] else self._move
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    move(parameter, parameter.grad, group)
-        return loss
+    def move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """See `OwnSteps`."""
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        step = self._move_matrix if group["orthogonal"] else self._move_other
+        step(parameter, gradient, group)
 
     def _move_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -64,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         step = orthogonal(matrix).view_as(parameter)
         parameter.add_(step, alpha=-group["lr"] * SIZE * max(matrix.shape) ** 0.5)
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _move_other(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, (first, second) = self.state[parameter], group["betas"]
         if not state:
             state["steps"] = 0

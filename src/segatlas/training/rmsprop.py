@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segatlas.training.own_steps import OwnSteps
 
-class RMSProp(torch.optim.Optimizer):
+
+class RMSProp(OwnSteps):
     """Each gradient is divided by the root of a running mean of its squares, which begins at 0.
 
     v = alpha * v + (1 - alpha) * g ** 2; parameter -= lr * g / sqrt(v + epsilon), where g is the gradient plus weight
@@ -21,22 +23,9 @@ class RMSProp(torch.optim.Optimizer):
         """Take parameters or groups of them; `weight_decay` of a group is 0 where it has none."""
         super().__init__(params, {"lr": lr, "alpha": alpha, "epsilon": epsilon, "weight_decay": 0.0})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; return what `closure`, which computes the loss anew, gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
-        return loss
-
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        state, gradient, alpha = self.state[parameter], parameter.grad, group["alpha"]
+    def move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """See `OwnSteps`."""
+        state, alpha = self.state[parameter], group["alpha"]
         if group["weight_decay"]:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         if not state:
