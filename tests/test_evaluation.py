@@ -151,6 +151,9 @@ def test_every_number_in_the_file_has_its_definition_and_undefined_ones_are_null
     label = np.zeros((8, 8), np.uint8)
     write_pair(root, "test", "only_sky", label, label)
     report = evaluate(red_channel(), root, "test", progress=False)
+    assert repr(report).startswith("Report((a Predictor): mean IoU ")
+    assert repr(report).count("\n") == 0
+    assert repr(report).endswith(f"% on test, {len(report.images)} images of {root})")
     path = report.to_json(tmp_path / "eval.json")
     stored = json.loads(path.read_text())
     numbers = {*stored["summary"], *stored["per_class"][0], *stored["images"][0]} - {"class", "key", "file"}
@@ -374,3 +377,8 @@ def test_a_file_name_that_is_no_utf8_is_kept_in_the_report(report: Report, tmp_p
     odd = replace(report, skipped=("caf\udce9.png: broken",))
     stored = json.loads(odd.to_json(tmp_path / "eval.json").read_text("utf-8"))
     assert stored["skipped"] == ["caf\udce9.png: broken"]
+
+
+def test_a_bare_network_is_no_model_to_evaluate(root: Path) -> None:
+    with pytest.raises(UsageError, match="got a Conv2d, expected a path, a name or a Predictor"):
+        evaluate(torch.nn.Conv2d(3, 2, 1), root)  # type: ignore[arg-type]

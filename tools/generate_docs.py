@@ -141,7 +141,7 @@ def recipes() -> Iterator[str]:
     yield "What `segatlas config schema --recipes` prints; `segatlas config show NAME` prints one whole."
     rows = []
     for name, path in config.recipes().items():
-        title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+        title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip().rstrip(":")
         rows.append((code(name), title))
     yield table(("Name", "What it trains"), rows)
 
@@ -416,7 +416,8 @@ def json_lines() -> Iterator[str]:
     yield (
         "Every command takes `--json` and then prints one machine-readable last line, whose keys are below; the rest "
         "goes to stderr. `segatlas config schema --of COMMAND` prints the same as a JSON Schema. Later versions may "
-        "add keys; none is taken away or changes its meaning."
+        "add keys; none is taken away or changes its meaning. A command that fails prints no such line: its message "
+        "goes to stderr, and the exit code is 2 where words, recipe or arguments are at fault, 1 for files, models and data."
     )
     for command in JSON_LINES:
         yield f"## segatlas {command}"

@@ -55,7 +55,9 @@ class ConfigError(UsageError):
         places = [printable(self._place(problem)) for problem in self.problems]
         wheres = [printable(p.key + (f" = {p.got}" if p.got else "")) for p in self.problems]
         place_width, where_width = max(map(len, places)), max(map(len, wheres))
-        lines = [f"config error in {printable(self.source)}"]
+        of_words = all(problem.file == "override" for problem in self.problems)
+        of_words = of_words and self.source not in ("recipe", "overrides")
+        lines = [f"config error in {'the words behind ' if of_words else ''}{printable(self.source)}"]
         for place, where, problem in zip(places, wheres, self.problems, strict=True):
             column = f"{place:<{place_width}}   " if place_width else ""
             lines.append(f"  {column}{where:<{where_width}}   {printable_lines(problem.message)}")

@@ -91,7 +91,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     made, problems = read_config(record, {**_from_data(own), **own}, variant=variant, strict=True)
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
-    known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields, HOST]
+    known = list(dict.fromkeys((*ModelConfig.model_fields, *record.fields, HOST)))
     return [in_section(problem, "model", known) for problem in problems]
 
 
@@ -120,6 +120,27 @@ def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
     except UsageError as error:
         return [Problem(key=key, message=str(error))]
     return []
+
+
+def _network_of_shapes(name: str, own: Mapping[str, Any]) -> nn.Module | None:
+    """Return the network without its numbers; None where a key has a fault by itself. UsageError: no layers of that."""
+    from segatlas.build.network import build_empty  # loads torch, as the network's file does
+
+    record, variant = load_architecture(name), lookup(name)[1]
+    made, faults = read_config(record, {**_from_data(own), **own}, variant=variant)
+    return None if faults else build_empty(record, made)
+
+
+def _unmakeable(name: str, own: Mapping[str, Any], error: UsageError) -> Problem:
+    """Return which key no network can be made with: the last without which there is one."""
+    reason = f" ({error.__cause__})" if error.__cause__ else ""
+    for key in reversed(tuple(own)):
+        try:
+            _network_of_shapes(name, {other: value for other, value in own.items() if other != key})
+        except UsageError:
+            continue
+        return Problem(key=f"model.{key}", got=show(own[key]), message=f"no {name} can be made with it{reason}")
+    return Problem(key="model", message=str(error))
 
 
 def aux_problems(cfg: config.Config, net: nn.Module) -> list[Problem]:
@@ -418,17 +439,16 @@ class Config(config.Config):
         """Make the network of shapes and ask what it gives, which reading a recipe does not.
 
         Raises:
-            ConfigError: a loss is on auxiliary logits that the network does not give.
+            ConfigError: no layers can be made of its keys, or a loss is on auxiliary logits that it does not give.
         """
-        entry = _entry(self)
-        if entry is None or all(term.on == "logits" for term in self.losses):
+        if _entry(self) is None:
             return
-        from segatlas.build.network import build_empty  # loads torch, as the network's file does
-
-        record, variant = load_architecture(entry.name), lookup(self.model.name)[1]
         own = self.model.architecture_fields()
-        made, faults = read_config(record, {**_from_data(own), **own}, variant=variant)
-        if not faults and (problems := aux_problems(self, build_empty(record, made))):
+        try:
+            net = _network_of_shapes(self.model.name, own)
+        except UsageError as error:
+            raise ConfigError("recipe", [_unmakeable(self.model.name, own, error)]) from None
+        if net is not None and (problems := aux_problems(self, net)):
             raise ConfigError("recipe", problems)
 
     @classmethod

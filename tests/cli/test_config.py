@@ -64,11 +64,25 @@ def test_check_as_json_ends_in_one_line() -> None:
 def test_check_of_a_faulty_recipe_prints_all_problems_and_exits_2() -> None:
     code, out, err = run("check", "unet_shapes", "train.epoch=3", "model.decoder_chanels=[1]")
     assert (code, out) == (2, "")
-    assert "config error in segatlas/recipes/unet/shapes.yaml" in err
+    assert "config error in the words behind segatlas/recipes/unet/shapes.yaml" in err
     assert "did you mean 'epochs'?" in err
     assert "did you mean 'decoder_channels'?" in err
     assert "2 problems; nothing was started" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model.encoder=null", "model.width=-3"], "override   model.width = -3   no unet can be made with it (Trying"),
+        (["model.decoder_channels=[0]"], "model.decoder_channels = [0]   no unet can be made with it"),
+        (["model.nme=unet"], "model.nme = \"unet\"   unknown key - did you mean 'name'?"),
+    ],
+)
+def test_check_tells_the_key_that_no_network_can_be_made_with(words: list[str], told: str) -> None:
+    code, out, err = run("check", "unet_shapes", *words)
+    assert (code, out) == (2, "")
+    assert told in err
 
 
 @pytest.mark.parametrize("words", [["a", "b"], ["unet_shapes", "--config", "x.yaml"]])

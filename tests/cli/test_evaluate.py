@@ -13,7 +13,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.evaluate import parse_bounds, runs_of, short_names, split_models
+from segatlas.cli.evaluate import labels_of, parse_bounds, runs_of, short_names, split_models
 from segatlas.cli.main import app
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation.comparison import check_same
@@ -295,6 +295,9 @@ def test_runs_joined_by_commas_or_found_by_a_pattern_are_one_model(tmp_path: Pat
     assert runs_of(f"{tmp_path}/b,c") == [f"{tmp_path}/b,c"]
     with pytest.raises(UsageError, match=r"z_\*: no run is called so"):
         runs_of(f"{tmp_path}/z_*")
+    words = [f"{tmp_path}/a_*", "x/c,x/d", "y/c"]
+    assert labels_of(words, [runs_of(word) for word in words]) == ["a_*", "x/c,x/d", "y/c"]
+    assert labels_of(words[:2], [runs_of(word) for word in words[:2]]) == ["a_*", "c,d"]
     assert parse_bounds("0.01,0.1") == (0.01, 0.1)
     with pytest.raises(UsageError, match="--size-bounds: got '9,x'; expected two rising numbers"):
         parse_bounds("9,x")
@@ -311,11 +314,18 @@ def test_seeds_are_compared_with_intervals_and_kept_as_file_and_page(run: Path, 
     assert {**stored, "file": line["file"]} == line
     assert [len(model["runs"]) for model in stored["models"]] == [2, 2]
     assert stored["models"][0]["spread"]["miou"] == 0  # the same weights twice
+    labels = [model["label"] for model in stored["models"]]
+    assert labels == [f"{run.name},{models[0].name}", f"second,{models[1].name}"]  # a mean bears all names
     assert len(stored["differences"][0]["pairs"]) == 2
     assert stored["differences"][0]["means"]["small_classes_iou"].keys() == {
         "difference", "low", "high", "better", "within_spread",
     }  # fmt: skip
     assert "spread of 1" in result.stderr
+    assert "nan" not in result.stderr
+    quiet = segatlas(*words[:-3], "--quiet").stdout.splitlines()
+    assert len(quiet) == 5  # four scores and the difference
+    assert quiet[-1].startswith(f"{labels[1]} minus {labels[0]}: ")
+    assert "points of mean IoU, 95 % interval [" in quiet[-1]
     assert result.stderr.index("spread of 1") < result.stderr.index("95 % interval")
     assert (run.parent / "out" / "compare.html").read_text().count("<img") == 1
     wrong = segatlas(*words[:3], run.parent / "data", "--small-classes", "cat")

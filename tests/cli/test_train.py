@@ -11,6 +11,8 @@ from fakes.folder import write_folder
 from fakes.shapes import write_shapes
 from typer.testing import CliRunner
 
+from segatlas.build.network import create_model
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.recipe import Config
 from segatlas.training.checkpoints import Interrupted
@@ -88,6 +90,22 @@ def test_a_folder_in_place_of_a_recipe_takes_one_for_it_and_says_which(
         assert (cfg.model.name, cfg.data.name, cfg.task) == expected
         assert (cfg.train.batch, Path(cfg.data.root or "")) == (2, Path(folder))
         assert f"{folder} is a folder; its recipe: {expected[0]}_folder" in done.stdout
+
+
+def test_weights_to_begin_with_bring_their_network_to_a_folder(
+    trained: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "mine", counts={"train": 2, "val": 1})
+    net = create_model("fpn", num_classes=7, encoder="resnet18_w8", channels=32)
+    save_pretrained(net, tmp_path / "theirs", classes=[f"class_{index}" for index in range(7)])
+    monkeypatch.chdir(tmp_path)
+    for start, expected in (("theirs", ("fpn", 32)), ("nothing", ("unet", None))):
+        done = CliRunner().invoke(app, ["train", "mine", f"model.start_from={start}", "train.batch=2"])
+        assert done.exit_code == 0, done.output
+        model = trained[-1].model
+        assert (model.name, model.architecture_fields().get("channels"), model.start_from) == (*expected, start)
+    done = CliRunner().invoke(app, ["train", "mine", "model.start_from=theirs", "model.name=linknet"])
+    assert trained[-1].model.name == "linknet"  # what a word says stays
 
 
 def test_a_folder_called_like_a_recipe_is_told(

@@ -222,6 +222,8 @@ def small_train(words: list[str]) -> list[str]:
 
 def says_the_network(recipe: list[str], own: list[str]) -> bool:
     """Whether the page chooses the network: another one than a U-Net, a file with `model:`, or a word that does."""
+    if recipe and recipe[0] not in recipes() and any(word.startswith("model.start_from=") for word in own):
+        return True  # a folder's network is that of the weights
     if any(word.startswith(("model.name=", "model.encoder=")) for word in own):
         return True
     file = recipe[0] if recipe else own[own.index("--config") + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -106,7 +107,7 @@ def build_network(architecture: Architecture, config: Any, host: nn.Module | Non
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}"
         raise UsageError(
-            f"model '{architecture.name}' cannot be made with these settings ({text}): {config}"
+            f"model '{architecture.name}' cannot be made with these settings ({text}): {_own_settings(config)}"
         ) from error
     require_numbers(net, f"model '{architecture.name}' cannot be made with these settings", config)
     soften_classifiers(net, but=host)
@@ -120,7 +121,17 @@ def require_numbers(net: nn.Module, told: str, config: Any) -> None:
     for name, module in net.named_modules():
         empty = any(parameter.numel() == 0 for parameter in module.parameters(recurse=False))
         if empty or (isinstance(module, nn.GroupNorm) and module.num_groups < 1):
-            raise UsageError(f"{told} ({name} would be empty): {config}")
+            raise UsageError(f"{told} ({name} would be empty): {_own_settings(config)}")
+
+
+def _own_settings(config: Any) -> str:
+    """Return what a config says that its defaults do not."""
+    parts = [
+        f"{field.name}={getattr(config, field.name)}"
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING or getattr(config, field.name) != field.default
+    ]
+    return ", ".join(parts)
 
 
 def soften_classifiers(net: nn.Module, *, but: nn.Module | None = None) -> None:

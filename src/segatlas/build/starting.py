@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from segatlas.build.card_keys import told_words
 from segatlas.build.network import build_empty
 from segatlas.build.surgery import resize_alike
 from segatlas.checkpoint.card import Card
@@ -22,7 +23,7 @@ from segatlas.models.host import host_in, with_classes
 from segatlas.models.reading import load_architecture, read_config
 from segatlas.printable import printable
 
-MOST_NAMED = 24
+MOST_NAMED = 6
 """Tensors of each kind of fault that are named where a file does not fit."""
 
 
@@ -67,7 +68,7 @@ def start_from(net: nn.Module, path: str | Path, *, partial: bool = False) -> St
     card, tensors, where, is_pretrained = _read(path)
     part, place = _part_for(net, card, tensors)
     if card is not None and card.architecture != part.architecture:
-        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}{_way(card)}")
     if (first := _of_first_stage(part, card, tensors)) is not None:
         if card is not None and card.surgery:
             raise UsageError(f"{where}: a pruned {card.architecture}, which no second stage can be built around")
@@ -249,4 +250,10 @@ def _differences(net: nn.Module, card: Card | None) -> str:
         for name, value in flat_fields(net.config).items()
         if name != "num_classes" and theirs.get(name) != value
     ]
-    return f"\n  config differs: {'; '.join(differing)}" if differing else ""
+    return f"\n  config differs: {'; '.join(differing)}{_way(card)}" if differing else ""
+
+
+def _way(card: Card) -> str:
+    """Return the words by which a recipe has the network of the file."""
+    words = told_words(card)
+    return f"\n  the file's network: {words}\n  (segatlas train FOLDER model.start_from=... sets these by itself)"

@@ -67,7 +67,36 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     except SegAtlasError:  # training says it better
         truth = ""
     recipe = RECIPES_OF_FOLDERS.get(truth, RECIPES_OF_FOLDERS["SemanticTarget"])
-    name = [f"data.name={data.name}"] if data.name != "folder" else []
-    given = [recipe, f"data.root={json.dumps(data.root, ensure_ascii=False)}", *name]  # a folder may be called 7
-    told = shlex.join([recipe, f"data.root={data.root}", *name])
+    recipe, network = _network_of(words[1:], recipe)
+    more = ([f"data.name={data.name}"] if data.name != "folder" else []) + network
+    given = [recipe, f"data.root={json.dumps(data.root, ensure_ascii=False)}", *more]  # a folder may be called 7
+    told = shlex.join([recipe, f"data.root={data.root}", *more])
     return [*given, *words[1:]], f"{first} is a folder; its recipe: {told}"
+
+
+def _network_of(words: Sequence[str], recipe: str) -> tuple[str, list[str]]:
+    """Return recipe and words whose network is that of `model.start_from`, so that its weights fit.
+
+    Nothing changes where a word names the network, and where weights alone do not say what network they are of.
+    """
+    starts = [word.partition("=")[2] for word in words if word.startswith("model.start_from=")]
+    if not starts or any(word.startswith("model.name=") for word in words):
+        return recipe, []
+    from segatlas.build.card_keys import network_words
+    from segatlas.checkpoint.model_folder import read_card
+    from segatlas.config import recipes
+    from segatlas.config.encoder_keys import dotted_fields
+    from segatlas.hub.loading import find_start
+    from segatlas.recipe import Config
+
+    try:
+        place = find_start(starts[-1])
+        if place.is_file() and place.suffix != ".ckpt":
+            return recipe, []
+        card = read_card(place)
+    except SegAtlasError:  # training says it better
+        return recipe, []
+    own = f"{card.architecture}_folder"
+    recipe = own if own in recipes() else recipe
+    stated = dotted_fields(Config.load(recipe).model.architecture_fields())
+    return recipe, network_words(card, tuple(stated))

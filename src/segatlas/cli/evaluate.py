@@ -116,17 +116,35 @@ def evaluate(
         _print_report(report, written, console, quiet=quiet, json_line=json_line)
     tables_kept = [] if csv is None else write_tables(reports, csv)
     counts = [len(group) for group in groups]
-    compared = compare_reports(reports, words, counts, draws or DRAWS, draw_seed or 0) if compare else None
+    labels = labels_of(words, groups)
+    compared = compare_reports(reports, labels, counts, draws or DRAWS, draw_seed or 0) if compare else None
     kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
         together = compare and len(groups) == len(reports)
         _print_rest(reports, compared, kept, tables_kept, console, side_by_side=together, explain=explain)
+    elif not json_line:
+        _print_differences(compared, console)
     if json_line:
-        records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
-        found = {} if compared is None else {"comparison": {**compared.to_dict(), "file": kept and str(kept)}}
-        print_json_line(records[0] if len(records) == 1 else {"reports": records, **found})
+        _print_record(reports, targets, compared, kept)
     if any(report.skipped for report in reports):
         raise typer.Exit(1)
+
+
+def _print_record(
+    reports: Sequence[Report], targets: Sequence[Path | None], compared: Comparison | None, kept: Path | None
+) -> None:
+    """Print the line of --json."""
+    records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
+    found = {} if compared is None else {"comparison": {**compared.to_dict(), "file": kept and str(kept)}}
+    print_json_line(records[0] if len(records) == 1 else {"reports": records, **found})
+
+
+def _print_differences(compared: Comparison | None, console: Console) -> None:
+    """Print what --quiet leaves of a comparison: a line for each model beside the first."""
+    from segatlas.evaluation.comparison_pages import short_differences
+
+    for line in [] if compared is None else short_differences(compared):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_rest(
@@ -265,6 +283,18 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part) for part in parts]
 
 
+def labels_of(words: Sequence[str], groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return what each model of a comparison is called: its runs by their short names, or the pattern they match."""
+    short = dict(zip((flat := [name for group in groups for name in group]), short_names(flat), strict=True))
+    names = [",".join(short[run] for run in group) for group in groups]
+    patterns = [index for index, word in enumerate(words) if glob.has_magic(word) and "," not in word]
+    for index, name in zip(
+        patterns, short_names([words[index] for index in patterns]) if patterns else (), strict=True
+    ):
+        names[index] = name
+    return names
+
+
 def check_comparable(opened: Sequence[Evaluation]) -> None:
     """Raise DataError where models do not stand side by side: other classes, images, or definitions of numbers."""
     from segatlas.evaluation.comparison import options_fault
@@ -300,7 +330,7 @@ def compare_reports(
         return None
     rest = iter(reports)
     groups = [[next(rest) for _ in range(count)] for count in counts]
-    return compare_models(groups, short_names(labels) if len(set(labels)) > 1 else labels, draws=draws, seed=seed)
+    return compare_models(groups, labels, draws=draws, seed=seed)
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
@@ -318,7 +348,9 @@ def print_comparison(comparison: Comparison, kept: Path | None, console: Console
 
     for section in comparison_pages.sections(comparison):
         console.print(tables.text_table(section), "", soft_wrap=False, sep="\n")
-    told = "not kept; --out DIR keeps the comparison" if kept is None else f"written: {printable(kept)}, and its page"
+    told = "not kept; --out DIR keeps the comparison"
+    if kept is not None:
+        told = f"written: {printable(kept)} and {printable(kept.with_name(comparison_pages.PAGE_FILE))}"
     console.print(told, "", markup=False, sep="\n")
 
 

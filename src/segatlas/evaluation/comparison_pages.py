@@ -22,6 +22,19 @@ def sections(comparison: Comparison) -> tuple[TextTable, ...]:
     return tuple(found)
 
 
+def short_differences(comparison: Comparison) -> list[str]:
+    """Return a line for each model beside the first: the difference of the mIoU, its interval, its odds."""
+    lines = []
+    for pairing in comparison.pairings:
+        one, seeds = pairing.means["miou"], len(pairing.first.runs) > 1 or len(pairing.second.runs) > 1
+        within = ", within the spread of the runs" if seeds and pairing.is_within_spread("miou") else ""
+        lines.append(
+            f"{pairing.second.label} minus {pairing.first.label}: {_points(one.value)} points of mean IoU, "
+            f"95 % interval {_interval(one)}, better in {_percent(one.better)} % of draws{within}"
+        )
+    return lines
+
+
 def write_page(comparison: Comparison, path: str | Path, command: str = "") -> Path:
     """Write the comparison as one HTML file. command: the line that makes it again, "" = not told."""
     first = comparison.models[0].runs[0]
@@ -52,7 +65,7 @@ def _runs(comparison: Comparison) -> TextTable:
         row = [comparison.numbers[name].title or name]
         for model in comparison.models:
             row += [_percent(value) for value in model.values[name]]
-            row += [f"{100 * model.spread(name):.2f}"] if len(model.runs) > 1 else []
+            row += [_percent(model.spread(name))] if len(model.runs) > 1 else []
         rows.append(row)
     spread = "; spread: the highest minus the lowest" if any(len(model.runs) > 1 for model in comparison.models) else ""
     return TextTable(title="Runs", columns=tuple(columns), rows=rows, note=f"percent{spread}. {', '.join(legend)}")

@@ -110,6 +110,9 @@ class Report:
 
     pictures = old_attribute("pictures", "images")
 
+    def __repr__(self) -> str:
+        return f"Report({self.model.path}: {self.headline}, {len(self.images)} images of {self.data.root})"
+
     @property
     def miou(self) -> float:
         """Mean IoU, 0..1, over the classes that occur in truth or prediction."""

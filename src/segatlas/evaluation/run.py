@@ -364,7 +364,14 @@ class _ScaleWatch:
 
 
 def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
-    return load(model, **options) if isinstance(model, str | Path) else model
+    if isinstance(model, str | Path):
+        return load(model, **options)
+    if isinstance(model, Predictor):
+        return model
+    raise UsageError(
+        f"model: got a {type(model).__name__}, expected a path, a name or a Predictor; a network alone knows neither "
+        "classes nor input: save_pretrained(net, FOLDER, classes=...) makes a folder of it"
+    )
 
 
 def _results(

@@ -102,7 +102,9 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "im
         return fit_channels(check_finite(array, name), channels, name)
     if isinstance(source, np.ndarray):
         return fit_channels(check_finite(_check_array(source, name), name), channels, name)
-    raise DataError(f"a {type(source).__name__} is not an image; expected a path, bytes, PIL image or array", name)
+    raise DataError(
+        f"a {type(source).__name__} is not an image; expected a path, bytes, PIL image, array or tensor", name
+    )
 
 
 def write_image(target: Path, array: np.ndarray) -> Path:
