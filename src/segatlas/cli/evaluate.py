@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,10 +95,10 @@ def evaluate(
     _check_compare(compare, groups, draws, draw_seed)
     folders = plan_folders(names, out, csv)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
-    options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
+    options |= {"boundary": boundary, "sizes": sizes, "window": _parsed(parse_window, window)}
     options |= {"batch_stats": batch_stats, "max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
-    options |= {"sources": source or (), "size_bounds": None if size_bounds is None else parse_bounds(size_bounds)}
-    options |= {"small_classes": None if small_classes is None else parse_names(small_classes)}
+    options |= {"sources": source or (), "size_bounds": _parsed(parse_bounds, size_bounds)}
+    options |= {"small_classes": _parsed(parse_names, small_classes)}
 
     from segatlas import evaluation
     from segatlas.evaluation.csv_files import write_tables
@@ -115,8 +115,7 @@ def evaluate(
         written = _write(report, target)
         _print_report(report, written, console, quiet=quiet, json_line=json_line)
     tables_kept = [] if csv is None else write_tables(reports, csv)
-    counts = [len(group) for group in groups]
-    labels = labels_of(words, groups)
+    labels, counts = labels_of(words, groups), [len(group) for group in groups]
     compared = compare_reports(reports, labels, counts, draws or DRAWS, draw_seed or 0) if compare else None
     kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
@@ -128,6 +127,10 @@ def evaluate(
         _print_record(reports, targets, compared, kept)
     if any(report.skipped for report in reports):
         raise typer.Exit(1)
+
+
+def _parsed(parse: Callable[[str], Any], text: str | None) -> Any:
+    return None if text is None else parse(text)
 
 
 def _print_record(
