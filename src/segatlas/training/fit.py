@@ -199,6 +199,7 @@ def _trainer(
         images_per_step=plan.samples_per_step,
         quiet=quiet,
         watched=settings.metric,
+        time_limit=settings.time_limit,
     )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [beginning, reporter, checkpoints]
