@@ -362,6 +362,15 @@ def test_a_time_limit_counts_from_each_start_and_ends_after_a_whole_step(recipe,
     assert f"the time is up after step 2 of {steps}" in said(run)
 
 
+def test_a_finished_run_that_is_resumed_has_the_numbers_of_its_best_validation(recipe):
+    config = recipe("train.steps=2", "train.epochs=null", "log.samples=0")
+    first = train(config, quiet=True)
+    again = train(config, resume=first.dir, quiet=True)
+    assert again.metrics == first.metrics
+    assert {"miou", "pixel_accuracy", "mean_accuracy"} <= set(again.metrics)
+    assert "weights at the start: those of the checkpoint, step 2 of 2" in said(first.dir)
+
+
 def test_a_time_limit_that_ends_with_the_last_step_is_not_told(recipe, monkeypatch):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     run = train(recipe("train.time_limit=1e-7", "train.steps=1", "train.epochs=null", "log.samples=0"), quiet=True).dir

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -228,7 +229,7 @@ class RunCheckpoints(Checkpoint):
             "start": self.start,
         }  # fmt: skip
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
         self.reference, self.start = state.get("reference", self.best), state.get("start")
