@@ -179,6 +179,18 @@ def test_another_number_of_classes_is_an_error(root: Path) -> None:
         evaluate(red_channel(), data, progress=False)
 
 
+def test_classes_that_were_never_predicted_are_a_warning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*names: str) -> tuple[str, ...]:
+        monkeypatch.setattr("segatlas.metrics.scores.Scores.never_predicted", names)
+        return evaluate(red_channel(), root, progress=False).warnings
+
+    assert lost() == ()
+    assert lost("a\x1b") == ("never predicted, though the truth has it: a\\x1b",)
+    (many,) = lost(*(f"c{index}" for index in range(14)))
+    assert many.startswith("never predicted, though the truth has them: c0, c1, ")
+    assert many.endswith("c11 and 2 more")
+
+
 def test_other_class_names_are_a_warning(root: Path) -> None:
     report = evaluate(red_channel(), DataConfig(root=str(root), classes=("sky", "lane", "car")), progress=False)
     assert len(report.warnings) == 1

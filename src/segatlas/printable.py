@@ -53,6 +53,11 @@ def html_text(text: str) -> str:
     return html.escape(printable_lines(text))
 
 
+def on_terminal(text: str) -> dict[str, str]:
+    """Return the `extra` of a log record that a terminal shows as this text, "" = not at all; log.txt has its own."""
+    return {"on_terminal": text}
+
+
 class SafeRecords(logging.Filter):
     """Makes the text of log records safe; lines after a record's first one are indented, so that they fake none."""
 

@@ -17,6 +17,7 @@ from segatlas import drawing
 from segatlas.checkpoint.card import Card
 from segatlas.data.video import FrameSource, VideoFrame
 from segatlas.data.video.frames import count_frames
+from segatlas.drawing.legend import overlay_colors
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 from segatlas.inference import Predictor, Segmentation
@@ -186,7 +187,9 @@ class _Files:
     def draw_legend(self) -> None:
         """Write the legend of all frames."""
         if self._targets.legend is not None:
-            legend = drawing.legend_image(self._pixels, self._total, self._card.palette, self._card.classes)
+            palette = self._card.palette
+            colors = palette if "color" in self._targets.videos else overlay_colors(palette)
+            legend = drawing.legend_image(self._pixels, self._total, colors, self._card.classes)
             drawing.save_image(legend, self._targets.legend)
 
 

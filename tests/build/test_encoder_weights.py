@@ -38,6 +38,19 @@ def test_a_file_is_loaded_whole_and_only_its_image_classifier_is_dropped(publish
     assert all(torch.equal(tensor, expected[name]) for name, tensor in net.encoder.state_dict().items())
 
 
+def test_the_tensors_of_weights_found_by_name_are_for_log_txt_alone_and_those_of_ones_own_file_are_told(
+    published, monkeypatch, caplog
+):
+    net = create_model("unet", num_classes=2, encoder="resnet18")
+    with caplog.at_level("INFO", "segatlas"):
+        load_encoder_weights(net, str(published))
+        monkeypatch.setattr(encoder_weights, "installed_file", lambda name: published)
+        load_encoder_weights(net, "imagenet")
+    own, installed = (record for record in caplog.records if "tensors loaded" in record.getMessage())
+    assert not hasattr(own, "on_terminal")
+    assert installed.on_terminal == ""
+
+
 def test_create_model_takes_the_file(published):
     net = unet(encoder_weights=str(published))
     assert torch.equal(net.encoder.conv1.weight, torch.load(published)["conv1.weight"])

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import struct
@@ -69,7 +70,8 @@ def test_every_kind_of_result_is_written_in_the_image_s_size(model, images, tmp_
     out = tmp_path / "out"
     result = segatlas(model, images / "a.png", "--out", out, "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
-    assert files(out) == sorted(f"a{ending}" for ending in (ending_of(kind) for kind in KINDS))
+    of_images = [f"a{ending_of(kind)}" for kind in KINDS if kind != "csv"]
+    assert files(out) == sorted([*of_images, "areas.csv"])
     labels = expected_mask(model, images / "a.png")
     assert np.array_equal(mask(out / "a_mask.png"), labels)
     assert np.array_equal(mask(out / "a_color.png"), np.array(PALETTE, np.uint8)[labels])
@@ -335,3 +337,39 @@ def test_a_window_is_one_number_or_height_x_width():
     for text in ("0", "512x", "1x2x3", "-4"):
         with pytest.raises(UsageError):
             parse_window(text)
+
+
+@pytest.mark.parametrize("pixel_size", ["", "0.5m"])
+def test_areas_of_all_images_stand_in_one_table(model, images, tmp_path, pixel_size):
+    options = ["--pixel-size", pixel_size] if pixel_size else []
+    result = segatlas(model, images, "--out", tmp_path / "out", "--save", "csv", *options)
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "out") == ["areas.csv"]
+    with (tmp_path / "out" / "areas.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [(row["file"], row["class"]) for row in rows] == [
+        (name, of_class) for name in ("a.png", "b.jpg", "deep/a.png") for of_class in CLASSES
+    ]
+    for row in rows:
+        pixels = int((expected_mask(model, images / row["file"]) == int(row["class_index"])).sum())
+        assert (int(row["pixels"]), float(row["fraction"])) == (pixels, round(pixels / (13 * 22), 6))
+        assert row.get("area_m2") == (str(pixels / 4) if pixel_size else None)
+
+
+def test_the_table_of_areas_has_the_images_that_could_be_read(model, images, tmp_path):
+    (images / "b.jpg").write_bytes(b"none")
+    assert segatlas(model, images, "--out", tmp_path / "out", "--save", "csv").exit_code == 1
+    table = (tmp_path / "out" / "areas.csv").read_text()
+    assert "deep/a.png" in table
+    assert "b.jpg" not in table
+
+
+def test_a_pixel_s_size_is_used_or_refused(model, images, tmp_path):
+    words = (images / "a.png", "--out", tmp_path / "out", "--pixel-size", "0.5m")
+    for more, kinds in ((), "mask,overlay do not"), (("--save", "mask"), "mask does not"):
+        refused = segatlas(model, *words, *more)
+        assert refused.exit_code == 2
+        assert f"--pixel-size 0.5m: json,csv say areas, {kinds}; add --save csv" in " ".join(refused.stderr.split())
+    assert segatlas(model, *words, "--save", "json").exit_code == 0
+    first = json.loads((tmp_path / "out" / "a.json").read_text())["classes"][0]
+    assert first["area_m2"] == first["pixels"] / 4

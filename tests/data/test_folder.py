@@ -141,6 +141,15 @@ def test_without_val_a_seeded_fraction_of_train_is_held_out_and_logged(tmp_path,
     assert any(keys_of(open_folder(tmp_path, "val", seed=seed)) != keys_of(val) for seed in range(5))
 
 
+def test_a_terminal_names_three_of_the_images_held_out(tmp_path, caplog):
+    write_folder(tmp_path, counts={"train": 25})
+    with caplog.at_level(logging.INFO):
+        val = keys_of(open_folder(tmp_path, "val", seed=3))
+    (record,) = [record for record in caplog.records if "held" in record.getMessage()]
+    assert record.getMessage().endswith(f"(seed 3): {', '.join(val)}")
+    assert record.on_terminal.endswith(f"(seed 3): {', '.join(val[:3])} and 2 more")
+
+
 def test_held_out_keys_do_not_depend_on_order_and_are_never_all():
     names = [f"p{index}" for index in range(20)]
     assert hold_out(names, 0.25, 1) == hold_out(names[::-1], 0.25, 1)

@@ -333,6 +333,15 @@ def test_half_written_files_of_killed_processes_are_swept(tmp_path: Path) -> Non
         assert [path.name for path in folder.iterdir()] == [mine]
 
 
+def test_where_images_are_kept_is_told_on_a_terminal_when_the_store_is_first_made(tmp_path: Path, caplog) -> None:
+    with caplog.at_level("INFO", "segatlas"):
+        for _ in range(2):
+            open_store(tmp_path / "store").prepare()
+    first, second = (record for record in caplog.records if "images are kept in" in record.getMessage())
+    assert not hasattr(first, "on_terminal")
+    assert second.on_terminal == ""
+
+
 # ---- damage
 def cut(content: bytearray) -> None:
     del content[-100:]

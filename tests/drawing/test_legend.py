@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from segatlas.drawing import legend, overlay
-from segatlas.drawing.legend import legend_entries
+from segatlas.drawing.legend import legend_entries, overlay_colors
 from segatlas.drawing.maps import blend
-from segatlas.drawing.text import canvas
+from segatlas.drawing.text import PAPER, canvas
 from segatlas.inference import Segmentation
 from segatlas.structures import Panoptic, Segment
 
@@ -79,3 +79,11 @@ def test_legend_of_150_classes_with_long_names_is_drawn():
     names = [f"a class with a rather long name, number {i}" for i in range(150)]
     image = overlay(np.zeros((200, 300, 3), np.uint8), label, palette, names)
     assert image.shape[0] > 200
+
+
+def test_the_legend_of_an_overlay_has_an_empty_box_for_a_black_class_and_black_where_colours_stand_alone():
+    image, label = np.full((200, 400, 3), 90, np.uint8), np.zeros((200, 400), np.uint8)
+    assert overlay_colors(((0, 0, 0), (1, 1, 1))) == [PAPER, (1, 1, 1)]
+    drawn = overlay(image, label, ((0, 0, 0),), ("ground",))
+    assert (drawn[:200, :400] == image).all()
+    assert not (drawn[200:] == 0).all(axis=2).any()

@@ -106,3 +106,9 @@ def test_what_is_no_class_has_no_line():
     ids = np.arange(6, dtype=np.int32).reshape(2, 3)
     drawn = object_boundaries(np.full((2, 3, 3), 90, np.uint8), ids, np.full((2, 3), 3), PALETTE, fade=0.0)
     assert (drawn == 90).all()
+
+
+def test_pixels_of_no_class_or_of_a_black_one_stay_as_they_are_when_an_image_is_tinted():
+    image = np.full((1, 4, 3), 100, np.uint8)
+    drawn = blend(image, np.array([[0, 1, 2, 255]], np.uint8), ((0, 0, 0), (200, 0, 0), (1, 0, 0)))
+    assert drawn[0].tolist() == [[100] * 3, [150, 50, 50], [50, 50, 50], [100] * 3]

@@ -48,6 +48,7 @@ def full_content():
     return ReportContent(
         title="run <1> & more",
         headline=[("mIoU", "71.3 %")],
+        warnings=["never predicted: sky <b>"],
         sections=[
             Figures(title="Training curves", entries=[("", PNG)]),
             ClassTable(columns=(IOU, DICE, PIXELS), rows=rows, last_line={"iou": 0.5, "pixels": 1200}),
@@ -94,3 +95,8 @@ def test_report_of_nothing_but_a_title_has_no_empty_sections(tmp_path):
 def test_a_file_name_that_is_no_utf8_does_not_stop_the_report(tmp_path):
     content = ReportContent(title="caf\udce9", sections=[Figures(title="Worst", entries=[("\udce9.png", b"png")])])
     assert "caf\\udce9" in write_report(content, tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_report_says_its_warnings_before_its_parts(tmp_path):
+    page = write_report(full_content(), tmp_path / "report.html").read_text()
+    assert page.index("never predicted: sky &lt;b&gt;") < page.index("Training curves")

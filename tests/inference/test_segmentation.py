@@ -11,7 +11,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fakes.model import make_model
 from fakes.segmentations import CLASS_MAP, IMAGE, PALETTE, segmentation
+from matplotlib.figure import Figure
 from PIL import Image
 
 import segatlas
@@ -149,6 +151,32 @@ def test_on_a_screen_the_overlay_stands_in_a_window(monkeypatch):
     segmentation().show()
     pyplot.close()
     assert np.array_equal(shown[0], segmentation().overlay())
+
+
+def test_a_result_names_the_model_that_was_loaded_as_its_json_file_does(tmp_path):
+    model = make_model(tmp_path / "net")
+    result = segatlas.load(model, device="cpu").predict(np.zeros((8, 8, 3), np.uint8))
+    (file,) = result.save(tmp_path / "a.json")
+    assert result.to_dict()["model"] == json.loads(file.read_text())["model"] == str(model)
+    assert result.without_image().model == str(model)
+    assert segmentation().to_dict()["model"] == ""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_black_class_is_not_tinted_and_its_box_in_the_legend_is_empty(task):
+    black = (PALETTE[0], (0, 0, 0), PALETTE[2])
+    result = segmentation(task, palette=black)
+    drawn, tinted = result.overlay(legend=False), segmentation(task).overlay(legend=False)
+    line = (tinted == drawing.maps.LINE).all(axis=2)
+    of_black = (CLASS_MAP == 1) & ~line
+    assert (drawn[of_black] == IMAGE[of_black]).all()
+    assert np.array_equal(drawn[CLASS_MAP != 1], tinted[CLASS_MAP != 1])
+    colors = [
+        entry.get_facecolor()[:3] for entry in result.plot(axes=Figure().subplots()).axes[0].get_legend().get_patches()
+    ]
+    assert (0, 0, 0) not in colors
+    assert (1, 1, 1) in colors
+    assert (result.mask_image()[CLASS_MAP == 1] == 0).all()
 
 
 def test_colours_of_classes_are_kept_in_what_is_drawn():

@@ -227,3 +227,9 @@ def test_kappa_survives_more_pixels_than_int64_can_square() -> None:
     big = 4_000_000_000
     metrics.merge({"confusion.matrix": np.array([[big, 0], [0, big]]), "images": np.array([1])})
     assert metrics.compute().kappa == pytest.approx(1)
+
+
+def test_a_class_of_the_truth_that_is_predicted_nowhere_is_named_and_one_of_neither_is_not() -> None:
+    metrics = semantic_metrics(("ground", "house", "tree", "water"))
+    metrics.update(*semantic_pair(np.array([[0, 0, 2]], np.uint8), np.array([[0, 1, 0]], np.uint8)))
+    assert metrics.compute().never_predicted == ("house",)

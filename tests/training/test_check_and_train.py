@@ -152,7 +152,9 @@ def test_a_sound_set_trains_and_says_how_much_was_looked_at(root: Path) -> None:
     assert segatlas("data", "check", root).exit_code == 0
     result = train(root)
     assert result.exit_code == 0, result.output
-    assert "headers of 16 files and 8 decoded samples show no error" in " ".join(result.stderr.split())
+    assert "headers of 16 files (images and truths of all splits) and 8 decoded samples show no error" in " ".join(
+        result.stderr.split()
+    )
 
 
 @pytest.mark.parametrize("breaks", [broken.missing_image, lambda root: broken.leaked(root)])

@@ -139,3 +139,22 @@ def test_a_set_smaller_than_a_batch_gives_one_smaller_batch_as_in_training(roots
 
 def test_the_folder_of_a_run_may_be_given_beside_any_recipe():
     assert Config.load("pspnet_ade20k", "run.dir=work_dirs/pspnet_r50_ade20k").run.dir == "work_dirs/pspnet_r50_ade20k"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "course"),
+    [
+        (
+            ("train.steps=1", "train.epochs=null", "eval.split=test"),
+            ("1 step (0.2 epochs) of 2 images", "scored at the end: test"),
+        ),
+        (("train.accumulate=2",), ("4 steps (2 epochs) of 4 images", "scored at the end: val")),
+    ],
+)
+def test_a_dry_run_tells_the_length_what_is_learned_by_and_what_is_scored(recipe, overrides, course):
+    facts = dry_run(recipe(*overrides))
+    length, scored = course
+    how = "adamw lr 0.01, poly; loss: cross_entropy + 0.5 dice"
+    assert facts.course == (f"training: {length}, {how}", f"validations: val; {scored}")
+    assert set(facts.course) <= set(facts.lines())
+    assert length.startswith(f"{facts.steps} step")

@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_the_design_names(recipe):
         "network: unet, ",
         "weights at the start: random",
         "input: mean [0.485, 0.456, 0.406]",
-        "warm-up: 1 steps",
+        "warm-up: 1 step, ",
     ):
         assert line in log
     for name in (
@@ -210,6 +210,22 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_named(recipe, monkeypatc
     with pytest.raises(TrainingError, match=r"nan at step 7 on: .+, .+\. The last good checkpoint is kept"):
         train(config, quiet=True)
     assert checkpoint(Path(config.run.dir))["global_step"] == 5
+
+
+@pytest.mark.parametrize(("step", "said"), [(0, "Look at model.input"), (2, "Try a lower train.lr")])
+def test_where_no_checkpoint_is_kept_none_is_said_to_be(recipe, monkeypatch, step, said):
+    original = SegmentationModule.training_step
+
+    def training_step(self, batch, batch_index):
+        if self.global_step == step:
+            batch = batch._replace(inputs=Inputs(batch.inputs.image * float("nan")))
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    with pytest.raises(TrainingError, match=rf"nan at step {step} on: .+\. {said}") as error:
+        train(recipe(), quiet=True)
+    assert "kept" not in str(error.value)
+    assert ("train.lr" in str(error.value)) == (step > 0)
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_nothing_half_written(recipe, monkeypatch):

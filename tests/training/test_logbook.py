@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from segatlas.printable import on_terminal
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
 from segatlas.training.run import RunFolder
 
@@ -53,3 +54,15 @@ def test_a_quiet_run_tells_warnings_alone_and_its_file_has_all(tmp_path, capsys,
     assert ("warning: so early" in told, "warning: careful" in told) == (True, True)
     assert ("step 1" in told, "before the run" in told) == (not quiet, not quiet)
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 4
+
+
+def test_a_line_that_is_short_on_a_terminal_or_missing_there_is_whole_in_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(LOGGER, "handlers", [])
+    handlers = open_log(tmp_path / "log.txt", hold_log(), quiet=False)
+    LOGGER.info("held out: a, b, c, d", extra=on_terminal("held out: a\x1b and 3 more"))
+    LOGGER.info("288 tensors", extra=on_terminal(""))
+    close_log(handlers)
+    assert capsys.readouterr().err.splitlines() == ["held out: a\\x1b and 3 more"]
+    written = (tmp_path / "log.txt").read_text()
+    assert "held out: a, b, c, d\n" in written
+    assert "288 tensors\n" in written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from types import SimpleNamespace as Some
 
@@ -12,7 +13,7 @@ from fakes.folder import write_folder
 from segatlas.drawing.plots import _series, read_metrics
 from segatlas.recipe import Config
 from segatlas.training.plan import Plan
-from segatlas.training.progress import Intervals, ProgressReporter
+from segatlas.training.progress import Intervals, ProgressReporter, TimeLeft
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,14 @@ def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path,
         assert all(float(row["images_per_s"]) > 0 for row in csv.DictReader(file) if row["loss"])
 
 
-def reporter(rows, **state):
+def reporter(rows, time_limit=None, **state):
     made = ProgressReporter(
         Some(add=lambda step, epoch, values, terms: rows.append((step, values["loss"]))),
         scores={},
         intervals=Intervals(point=2, line=4),
         images_per_step=1,
         quiet=True,
+        time_limit=time_limit,
     )
     if state:
         made.load_state_dict(state)
@@ -113,3 +115,11 @@ def test_points_and_lines_after_a_resume_cover_the_same_steps_as_without_one(cap
     assert resumed == whole == [(2, 1.5), (4, 3.5), (6, 5.5), (8, 7.5)]
     assert unbroken == ["loss 2.5000", "loss 6.5000"]
     assert [re.search(r"loss [\d.]+", text)[0] for text in caplog.messages] == unbroken
+
+
+def test_no_more_time_is_left_than_the_time_limit_gives(caplog):
+    with caplog.at_level("INFO", "segatlas"):
+        run(reporter([], time_limit=1e-9), 0, 4)
+    assert caplog.messages[-1].endswith("  0:00 left")
+    for seconds, most, told in ((None, math.inf, "-:--"), (5000.0, 180.0, "3:00"), (9.0, 180.0, "0:09")):
+        assert TimeLeft(lambda most=most: most).render(Some(time_remaining=seconds)).plain == told

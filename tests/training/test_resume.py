@@ -349,14 +349,32 @@ def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, m
     assert f"nothing left to train: the run had stopped early at step {stopped}" in said(run)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_time_limit_counts_from_each_start_and_ends_after_a_whole_step(recipe, monkeypatch, accumulate):
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 45), (2, 18)])
+def test_a_time_limit_counts_from_each_start_and_ends_after_a_whole_step(recipe, monkeypatch, accumulate, steps):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     config = recipe("train.time_limit=1e-7", "train.epochs=9", "log.samples=0", f"train.accumulate={accumulate}")
     run = train(config, quiet=True).dir
     assert step_of(run) == 1
+    assert f"the time is up after step 1 of {steps} (train.time_limit=1e-07 minutes)" in said(run)
+    assert f"to go on: segatlas train --resume {run}" in said(run)
     train(config, resume=run, quiet=True)
     assert step_of(run) == 2
+    assert f"the time is up after step 2 of {steps}" in said(run)
+
+
+def test_a_finished_run_that_is_resumed_has_the_numbers_of_its_best_validation(recipe):
+    config = recipe("train.steps=2", "train.epochs=null", "log.samples=0")
+    first = train(config, quiet=True)
+    again = train(config, resume=first.dir, quiet=True)
+    assert again.metrics == first.metrics
+    assert {"miou", "pixel_accuracy", "mean_accuracy"} <= set(again.metrics)
+    assert "weights at the start: those of the checkpoint, step 2 of 2" in said(first.dir)
+
+
+def test_a_time_limit_that_ends_with_the_last_step_is_not_told(recipe, monkeypatch):
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
+    run = train(recipe("train.time_limit=1e-7", "train.steps=1", "train.epochs=null", "log.samples=0"), quiet=True).dir
+    assert "the time is up" not in said(run)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused_with_what_to_do(resume, half_made, tmp_path):

@@ -88,3 +88,19 @@ def test_the_last_run_is_the_newest_of_any_task(tmp_path: Path):
     assert second.root.parent == tmp_path / "instance"
     assert second.root != first.root
     assert find_run("last", root=str(tmp_path)).root == second.root.resolve()
+
+
+def test_a_run_named_by_a_relative_path_keeps_one_without_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = config(root="runs", name="net")
+    folder = make_run_folder(run)
+    (folder.root / "config.yaml").write_text("")
+    link_last(folder, run)
+    assert folder.root == Path("runs/semantic/net-001")
+    for where in ("last", "runs/semantic/last", "runs/semantic/net-001/", folder.last):
+        assert find_run(where).root == folder.root
+    assert find_run(tmp_path / folder.root).root == (tmp_path / folder.root).resolve()
+    monkeypatch.chdir(folder.root)
+    assert find_run(".").root == Path.cwd()
+    monkeypatch.chdir("model" if Path("model").is_dir() else "plots")
+    assert find_run("..").root == Path.cwd().parent

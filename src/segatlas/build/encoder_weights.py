@@ -27,6 +27,7 @@ from segatlas.encoders.swin import SwinTransformer
 from segatlas.encoders.vit import VisionTransformer
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.host import encoder_of
+from segatlas.printable import on_terminal
 
 _log = logging.getLogger(__name__)
 
@@ -215,7 +216,9 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
     part.load_state_dict(found, strict=False)
     net.encoder_statistics = published_statistics(net, source)  # type: ignore[assignment]
-    _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
+    where = on_terminal("") if installed or is_published(source) else None  # there, what was asked for says enough
+    words = "%s: %d tensors loaded into the encoder, dropped: %s"
+    _log.info(words, file, len(found), ", ".join(dropped) or "none", extra=where)
     return dropped
 
 

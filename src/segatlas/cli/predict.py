@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,9 +55,11 @@ from segatlas.cli.predict_volumes import AxisOption, VolumeOptions, VolumeWindow
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
 from segatlas.output import all_kinds, ending_of, kinds_of, write
+from segatlas.output.kinds import table_rows, write_table
 from segatlas.output.submission import CITYSCAPES_TEST, names_in_zip, write_zip
 from segatlas.printable import printable
 from segatlas.safe_console import ProgressBar, progress_bar
+from segatlas.tasks import TASKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,19 +208,30 @@ def _predict_images(
     jobs = [replace(job, aux=tuple((named_aux(dict(job.aux), predictor.card.inputs) or {}).items())) for job in jobs]
     task = predictor.card.task
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
-    targets = _all_targets(jobs, kinds, out, output_file)
+    tables = (
+        {}
+        if single
+        else {kind: required(out) / TASKS[task].tables[kind] for kind in TASKS[task].tables if kind in kinds}
+    )
+    targets = _all_targets(jobs, kinds, out, output_file, tables)
     _check_targets(jobs, targets)
     written = asked.writing(predictor.card, kinds)
     _check_aux(jobs, predictor, asked.model)
 
+    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in tables}
     console, summary, start = human(json_line=asked.json_line), PredictionSummary(), time.perf_counter()
     _tell_not_read(not_read, console, quiet=asked.quiet)
     with progress_bar(total=len(jobs), shown=not asked.quiet, text_last=True, console=console) as bar:
         for job, result in _results(predictor, jobs, asked.batch, "confidence" in kinds, summary, console, bar):
             for kind, path in targets[job].items():
-                write(task, kind, result, path, written)
+                if kind in tables:
+                    rows[kind] += table_rows(task, result, written, f"{job.name}{job.source.suffix}")
+                else:
+                    write(task, kind, result, path, written)
             summary.done += 1
             bar.step(job.name)
+    for kind, path in tables.items():
+        write_table(task, rows[kind], path, written)
     _write_zip(zip_file, {targets[job].get("mask", job.source): job.source for job in jobs}, summary, console)
     seconds, place = time.perf_counter() - start, output_file if single else out
     is_rounded = asked.precision == "bf16" and summary.done and not asked.quiet
@@ -378,12 +391,19 @@ def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, st
 
 
 def _all_targets(
-    jobs: Sequence[Job], kinds: Sequence[str], out: Path | None, output_file: Path | None
+    jobs: Sequence[Job],
+    kinds: Sequence[str],
+    out: Path | None,
+    output_file: Path | None,
+    tables: Mapping[str, Path] | None = None,
 ) -> dict[Job, dict[str, Path]]:
-    """Return kind -> file of each image's results."""
+    """Return kind -> file of each image's results; `tables` are files that all images share."""
     if output_file is not None:
         return {job: dict.fromkeys(kinds, output_file) for job in jobs}
-    return {job: {kind: required(out) / f"{job.name}{ending_of(kind)}" for kind in kinds} for job in jobs}
+    shared = tables or {}
+    return {
+        job: {kind: shared.get(kind, required(out) / f"{job.name}{ending_of(kind)}") for kind in kinds} for job in jobs
+    }
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:

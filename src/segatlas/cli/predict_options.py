@@ -11,7 +11,9 @@ import typer
 
 from segatlas.errors import UsageError
 from segatlas.output import all_kinds, kinds_of, tasks_with_writers
+from segatlas.output.kinds import MEASURED
 from segatlas.output.options import PixelSize, WriterOptions
+from segatlas.tasks import TASKS
 
 if TYPE_CHECKING:
     from segatlas.checkpoint.card import Card
@@ -108,6 +110,8 @@ class Asked:
     def writing(self, card: Card | None, kinds: Sequence[str]) -> WriterOptions:
         """Return what writers of these kinds need; without a card, to check the rest."""
         size = PixelSize.read(self.pixel_size) if self.pixel_size else None
+        if size is not None and card is not None:
+            _require_measures(self.pixel_size, card.task, kinds)
         codes = None if card is None else _mask_codes(self.mask_format, card, kinds)
         return WriterOptions(model=self.model, codes=codes, pixel_size=size)
 
@@ -160,6 +164,16 @@ def _asked_of_objects(asked: Mapping[str, Any], window: str, overlap: float | No
     asked = {**asked, "overlap": None if window else overlap}
     asked_rule(ObjectRule(), asked)  # a number out of range should not wait for the weights
     return asked
+
+
+def _require_measures(pixel_size: str, task: str, kinds: Sequence[str]) -> None:
+    """Raise UsageError where nothing that is written says an area."""
+    if not set(kinds) & set(MEASURED):
+        able = ",".join(kind for kind in TASKS[task].writers if kind in MEASURED)
+        written = f"{','.join(kinds)} {'does' if len(kinds) == 1 else 'do'} not"
+        raise UsageError(
+            f"--pixel-size {pixel_size}: {able} say areas, {written}; add --save {able.rpartition(',')[2]}"
+        )
 
 
 def _mask_codes(mask_format: str, card: Card, kinds: Sequence[str]) -> Callable[[Any], Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,7 +123,7 @@ def start(
             run = run_training(cfg, resume=resume, quiet=quiet)
     except Interrupted as stop:
         how = "a checkpoint was written" if stop.saved else "stopped at once"
-        kept = f"continue with: segatlas train --resume {stop.run}"
+        kept = f"continue with: segatlas train --resume {shlex.quote(str(stop.run))}"
         if not stop.run.exists():
             how, kept = "stopped before the first step", "nothing is kept"
         typer.echo(f"interrupted: {how}; {kept}", err=True)

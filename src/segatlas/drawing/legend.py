@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.maps import Color, blend
+from segatlas.drawing.maps import NOT_TINTED, Color, blend
 from segatlas.drawing.text import INK, MUTED, PAPER, canvas, font, shortened, tell_missing, text_width
 
 SMALLEST_TEXT, LARGEST_TEXT = 12, 64
@@ -34,6 +34,7 @@ def overlay(
 ) -> np.ndarray:
     """Return the image tinted with class colours, with a legend strip below it (beside it where it is upright).
 
+    A class whose colour is black is not tinted, and its box in the legend is empty, as that of pixels of no class.
     The image keeps its own pixels' size and lies at the top left; paper is added where the legend needs more room.
 
     Args:
@@ -45,7 +46,12 @@ def overlay(
         legend: add the strip with colour boxes, class names and fractions of the image's area.
     """
     tinted = blend(image, class_map, palette, alpha)
-    return with_legend(tinted, class_map, palette, classes) if legend else tinted
+    return with_legend(tinted, class_map, overlay_colors(palette), classes) if legend else tinted
+
+
+def overlay_colors(palette: Sequence[Color]) -> list[Color]:
+    """Return the colours that the legend of an overlay shows: none, which is paper, of a class that is not tinted."""
+    return [PAPER if tuple(color) == NOT_TINTED else color for color in palette]
 
 
 def with_legend(

@@ -18,6 +18,8 @@ COLOR_MAPS = {"viridis": cv2.COLORMAP_VIRIDIS, "turbo": cv2.COLORMAP_TURBO, "mag
 """viridis for probabilities, turbo for heat over an image, magma for uncertainty."""
 
 IGNORE_COLOR: Color = (0, 0, 0)
+NOT_TINTED: Color = (0, 0, 0)
+"""A class of this colour, background as a rule, is left out of overlays: the image shows as it is."""
 RIGHT: Color = (72, 72, 72)
 WRONG: Color = (235, 64, 52)
 LINE: Color = (255, 235, 59)
@@ -155,7 +157,7 @@ def error_image(class_map: np.ndarray, label: np.ndarray, ignore: int = IGNORE) 
 
 
 def blend(image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], alpha: float = 0.5) -> np.ndarray:
-    """Return the image tinted with class colours; pixels that are no class stay as they are.
+    """Return the image tinted with class colours; pixels of no class, or of a black one, stay as they are.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -164,9 +166,19 @@ def blend(image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], al
         alpha: fraction of the class colour, 0..1.
     """
     tinted = cv2.addWeighted(image, 1 - alpha, color_mask(class_map, palette), alpha, 0)
-    ignored = class_map >= len(palette)
-    tinted[ignored] = image[ignored]
+    plain = class_map >= len(palette)
+    plain |= not_tinted(class_map, palette)
+    tinted[plain] = image[plain]
     return tinted
+
+
+def not_tinted(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Return (H, W) bool: the pixels of classes that overlays leave out, see NOT_TINTED."""
+    plain = np.zeros(class_map.shape, bool)
+    for index, color in enumerate(palette):
+        if tuple(color) == NOT_TINTED:
+            plain |= class_map == index
+    return plain
 
 
 def grow(mask: np.ndarray, width: int) -> np.ndarray:

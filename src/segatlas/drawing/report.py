@@ -20,14 +20,15 @@ from segatlas.printable import html_text as escape
 class ReportContent:
     """What a report shows; every part but the title may be missing.
 
-    headline: (name, value) pairs in large print. sections: the parts of the report, in order. colors: of the classes.
-    config_yaml: the resolved recipe. environment: versions and machine. definitions: name of a number -> what it
-    means. commands: lines that repeat this result.
+    headline: (name, value) pairs in large print. warnings: what is to be known of them, said below. sections: the parts
+    of the report, in order. colors: of the classes. config_yaml: the resolved recipe. environment: versions and
+    machine. definitions: name of a number -> what it means. commands: lines that repeat this result.
     """
 
     title: str
     subtitle: str = ""
     headline: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
     colors: Sequence[Color] = ()
     config_yaml: str = ""
@@ -46,6 +47,7 @@ def render(content: ReportContent) -> str:
     parts = [
         _header(content),
         _headline(content.headline),
+        *(f"<p><strong>Warning:</strong> {escape(text)}</p>" for text in content.warnings),
         *(_section(section.title, _shown(section, content)) for section in content.sections),
         _section("What the numbers mean", _definitions(content.definitions)),
         _section("Repeat it", _code("\n".join(content.commands))),

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from segatlas.drawing.gallery import Cell, gallery
-from segatlas.drawing.legend import LegendEntry, legend_entries, with_legend
-from segatlas.drawing.maps import LINE, Color, blend, boundaries, color_mask, confidence_image
+from segatlas.drawing.legend import LegendEntry, legend_entries, overlay_colors, with_legend
+from segatlas.drawing.maps import LINE, Color, blend, boundaries, color_mask, confidence_image, not_tinted
 from segatlas.drawing.plots import INK, _figure, _short
 from segatlas.drawing.sheets import NO_OBJECT, Pixels, object_maps
 from segatlas.drawing.text import font_file, one_line, tell_missing
@@ -70,7 +70,8 @@ def result_overlay(
 ) -> Pixels:
     """Return the image tinted with the colours of what was found in it: (H', W', 3) uint8; without legend (H, W, 3).
 
-    Without an image, neither given nor kept, the colours stand alone, black where nothing was found.
+    A class whose colour is black is not tinted, and its box in the legend is empty. Without an image, neither given nor
+    kept, the colours stand alone, black where nothing was found.
 
     Args:
         result: of the image.
@@ -84,11 +85,11 @@ def result_overlay(
         TaskError: the result holds nothing.
         DataError: an image of another size.
     """
-    maps = _maps_of(result)
-    drawn = _drawn(result, maps, _ground(result, image), alpha, longest)
+    maps, ground = _maps_of(result), _ground(result, image)
+    drawn = _drawn(result, maps, ground, alpha, longest)
     if not legend:
         return drawn
-    return with_legend(drawn, maps.counted, result.palette, maps.names, outside=maps.outside)
+    return with_legend(drawn, maps.counted, _legend_palette(result, ground), maps.names, outside=maps.outside)
 
 
 def result_colors(result: ImageResult) -> Pixels:
@@ -123,7 +124,8 @@ def results_sheet(results: Sequence[ImageResult], columns: int | None = None) ->
     sheet, first = gallery(cells, columns), shown[0]
     if any((one.classes, one.palette) != (first.classes, first.palette) for one in shown):
         return sheet
-    return with_legend(sheet, np.concatenate(seen), first.palette, first.classes, outside=outside, size=SHEET_TEXT)
+    palette = _legend_palette(first, first.image)
+    return with_legend(sheet, np.concatenate(seen), palette, first.classes, outside=outside, size=SHEET_TEXT)
 
 
 def result_plot(
@@ -145,7 +147,8 @@ def result_plot(
     """
     maps, ground = _maps_of(result), _ground(result, image)
     drawn = _drawn(result, maps, ground, alpha, PLOT_PIXELS)
-    entries = legend_entries(maps.counted, result.palette, maps.names, outside=maps.outside)[:MOST_LINES]
+    palette = _legend_palette(result, ground)
+    entries = legend_entries(maps.counted, palette, maps.names, outside=maps.outside)[:MOST_LINES]
     tell_missing([entry.name for entry in entries])
     if axes is not None:
         figure = axes.get_figure(root=True)
@@ -218,10 +221,15 @@ def _drawn(result: ImageResult, maps: _Maps, ground: Pixels | None, alpha: float
     if ground is None:
         drawn = colors
     else:
-        drawn, inside = ground.copy(), ids >= 0
+        drawn, inside = ground.copy(), (ids >= 0) & ~not_tinted(classes, result.palette)
         drawn[inside] = (ground[inside] * (1 - alpha) + colors[inside] * alpha).astype(np.uint8)
     drawn[boundaries(ids)] = LINE
     return drawn
+
+
+def _legend_palette(result: ImageResult, ground: Pixels | None) -> Sequence[Color]:
+    """Return the colours of a legend: those over an image, or those that stand alone."""
+    return result.palette if ground is None else overlay_colors(result.palette)
 
 
 def _smaller(image: Pixels, longest: int | None) -> Pixels:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segatlas.drawing.gallery import place
-from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
+from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, not_tinted, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 from segatlas.labels import IGNORE
 from segatlas.structures import Result, SegmentsTarget
@@ -138,7 +138,7 @@ def object_overlay(image: Pixels, objects: Sequence[Instance], palette: Sequence
 
 
 def _tinted(image: Pixels, ids: np.ndarray, classes: np.ndarray, palette: Sequence[Color]) -> Pixels:
-    drawn, inside = _objects(ids, classes, palette), ids >= 0
+    drawn, inside = _objects(ids, classes, palette), (ids >= 0) & ~not_tinted(classes, palette)
     tinted = image.copy()
     tinted[inside] = (image[inside].astype(np.uint16) + drawn[inside]) // 2
     tinted[boundaries(ids)] = LINE

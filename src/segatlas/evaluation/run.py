@@ -31,11 +31,15 @@ from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
 from segatlas.metrics.metric import Prediction
+from segatlas.printable import printable
 from segatlas.safe_console import progress_bar
 from segatlas.structures import InstancesTarget, SegmentsTarget, Target
 from segatlas.tasks import TASKS, Task
 
 LOGGER = logging.getLogger("segatlas")
+
+MOST_NAMED = 12
+"""Classes that a warning names."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +151,7 @@ class Evaluation:
             worst=_worst(images, scores, keep_worst),
             objects={} if cases is None else cases.cases(),
             skipped=tuple(skipped),
-            warnings=(*self.warnings, *watch.warnings()),
+            warnings=(*self.warnings, *watch.warnings(), *_lost_classes(scores)),
             seconds=seconds,
             question=self.question,
             counts=kept,
@@ -419,6 +423,16 @@ def _items(
         else:
             watch.look_at(sample, card)
             yield (index, sample.target), with_sources(sample, card)
+
+
+def _lost_classes(scores: Scores) -> list[str]:
+    """Return a warning of the classes that were never predicted though the truth has them."""
+    lost = scores.never_predicted
+    if not lost:
+        return []
+    more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
+    names = ", ".join(printable(name) for name in lost[:MOST_NAMED])
+    return [f"never predicted, though the truth has {'it' if len(lost) == 1 else 'them'}: {names}{more}"]
 
 
 def _worst(images: Sequence[ImageScore], scores: Scores, count: int) -> tuple[ImageScore, ...]:

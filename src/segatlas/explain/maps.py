@@ -23,6 +23,7 @@ from segatlas.drawing import (
     truth_maps,
     with_legend,
 )
+from segatlas.drawing.legend import overlay_colors
 from segatlas.drawing.maps import blend
 from segatlas.errors import DataError, UsageError
 from segatlas.explain.palettes import Color, Palette, find_names, find_palette
@@ -156,7 +157,10 @@ def drawn_map(labels: Labels, kind: Kind, *, legend: bool = False) -> np.ndarray
         drawn = boundary_image(image, labels.ids)
     else:
         drawn = object_boundaries(image, labels.ids, labels.kinds, labels.palette)
-    return with_legend(drawn, class_map, labels.palette, labels.classes, outside=_outside(labels)) if legend else drawn
+    if not legend:
+        return drawn
+    palette = overlay_colors(labels.palette) if kind == "overlay" else labels.palette
+    return with_legend(drawn, class_map, palette, labels.classes, outside=_outside(labels))
 
 
 def map_figure(labels: Sequence[Labels], kinds: Sequence[Kind] = KINDS, names: Sequence[str] = ()) -> np.ndarray:

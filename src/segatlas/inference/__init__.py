@@ -74,4 +74,5 @@ def load(
         max_value=max_value,
         objects=objects,
         offline=offline,
+        name=str(path),
     )

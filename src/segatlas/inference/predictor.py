@@ -82,6 +82,7 @@ class Predictor:
         objects: Mapping[str, Any] | None = None,
         batch_stats: bool = False,
         offline: bool = False,
+        name: str = "",
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -107,6 +108,7 @@ class Predictor:
                 pass, in place of its running averages; views pass one by one, and so do windows. The network itself
                 is not changed.
             offline: images at addresses are not fetched, only copies of them are taken, see `fetch_image`.
+            name: what results say they are of: what `load` was given.
 
         Raises:
             UsageError: an argument out of range, a device that is not there, windows or test-time augmentation for a
@@ -122,7 +124,7 @@ class Predictor:
             raise UsageError(f"window_batch: got {window_batch}; with batch_stats each window has a pass of its own: 1")
         window_batch = 1 if batch_stats else window_batch
         self._segmenter = Segmenter(
-            card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects
+            card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects, model=name
         )
         self.objects = dict(objects or {})
         self.rule = self._segmenter.rule

@@ -41,6 +41,7 @@ class Segmenter:
         views: Sequence[View],
         window_batch: int | None,
         objects: Mapping[str, Any] | None = None,
+        model: str = "",
     ):
         """Look up the postprocess of the card's task.
 
@@ -50,6 +51,7 @@ class Segmenter:
             views: of test-time augmentation; none = the image as it is.
             window_batch: windows per pass; None = as many as keep the device busy.
             objects: what is asked of objects in place of the card's rule, see `asked_rule`.
+            model: what results say they are of.
 
         Raises:
             TaskError: no result of the card's task can be made of the network's output.
@@ -69,7 +71,7 @@ class Segmenter:
         self.rule = asked_rule(card.objects, asked)
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
-        self.card = card
+        self.card, self._model = card, model
         self.windows = windows or card_windows(card.inference)
         self._views = tuple(views)
         self._window_batch = window_batch
@@ -127,6 +129,7 @@ class Segmenter:
             palette=self.card.palette,
             source=image.source,
             image=image.view,
+            model=self._model,
         )
 
     def _results(

@@ -114,6 +114,7 @@ METRIC = Metric(
             heading="pixels",
             of_sum=True,
             format="count",
+            predicted="predicted",
             definition="Labelled pixels of the class in the truth of the whole set; the table prints them as a "
             "fraction of all labelled pixels.",
         ),

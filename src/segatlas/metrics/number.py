@@ -20,6 +20,7 @@ class Number:
     format: percent, of a fraction 0..1; plain, as it is; count, a whole number.
     last_line: the number of the whole set on the last line of its column, "" = there is none.
     counted: the count that it was got from, written beside it. unit: of a count, in the singular.
+    predicted: of a count of the truth, the number that counts the same of what was predicted.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Number:
     counted: str = ""
     of_sum: bool = False
     unit: str = ""
+    predicted: str = ""
 
     @property
     def short(self) -> str:

@@ -238,6 +238,7 @@ METRIC = Metric(
             name="segments",
             heading="segments",
             format="count",
+            predicted="segments_predicted",
             definition="True segments of the class in the whole set, crowds left out.",
         ),
         Number(

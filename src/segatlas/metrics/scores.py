@@ -45,6 +45,16 @@ class Scores:
                 return None
         raise AttributeError(f"no number {name!r}; there are: {', '.join({**self.whole, **self.columns})}")
 
+    @property
+    def never_predicted(self) -> tuple[str, ...]:
+        """The classes that the truth has and that were predicted nowhere; of metrics that do not count so, none."""
+        lost: dict[str, None] = {}
+        for number in self.numbers.values():
+            if number.predicted and number.name in self.columns:
+                pairs = zip(self.columns[number.name], self.columns[number.predicted], strict=True)
+                lost |= {name: None for name, pair in zip(self.classes, pairs, strict=True) if pair[0] and not pair[1]}
+        return tuple(lost)
+
     def summary(self) -> dict[str, float | int]:
         """Return the numbers about the whole set by name."""
         return {**self.whole, IMAGES.name: self.images}

@@ -6,7 +6,7 @@ its own function there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +29,9 @@ _OTHER_ENDINGS = {
     "csv": ".csv",
 }
 """Kinds whose files do not end in `_KIND.png`."""
+
+MEASURED = ("json", "geojson", "csv")
+"""Kinds that say areas and lengths, in a unit too where a pixel's size is known."""
 
 MOVING = ("overlay", "color", "boundary", "confidence")
 """Kinds that are images for people, in the image's own size: of a video they are videos, all others files a frame."""
@@ -69,6 +72,17 @@ def kinds_of(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
 def write(task: str, kind: str, result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write one file of a result; it appears under its name only when complete."""
     getattr(import_module(f"{__package__}.{task}"), f"write_{kind}")(result, path, options)
+
+
+def table_rows(task: str, result: ImageResult, options: WriterOptions, file: str) -> list[dict[str, Any]]:
+    """Return what an image, called `file`, adds to a table of the task, see `Task.tables`."""
+    found: list[dict[str, Any]] = import_module(f"{__package__}.{task}").table_rows(result, options, file)
+    return found
+
+
+def write_table(task: str, rows: Sequence[Mapping[str, Any]], path: Path, options: WriterOptions) -> None:
+    """Write a table of the task; it appears under its name only when complete."""
+    import_module(f"{__package__}.{task}").write_table(rows, path, options)
 
 
 def record(task: str, result: ImageResult, options: WriterOptions, stem: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def save_result(
     for target in targets.values():
         _spare_image(target, result.source)
     for kind, target in targets.items():
-        write(task, kind, result, target, WriterOptions())
+        write(task, kind, result, target, WriterOptions(model=result.model))
     return list(targets.values())
 
 
@@ -111,7 +111,7 @@ def result_names(sources: Sequence[str]) -> list[str]:
 
 def result_record(result: ImageResult) -> dict[str, Any]:
     """Return what the kind "json" writes, as plain data."""
-    return record_of(task_of(result), result, WriterOptions(), stem_of(result.source) or NAMELESS)
+    return record_of(task_of(result), result, WriterOptions(model=result.model), stem_of(result.source) or NAMELESS)
 
 
 def task_of(result: ImageResult) -> str:

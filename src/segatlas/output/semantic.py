@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from segatlas import drawing
 from segatlas.data.formats.masks import write_mask as write_mask_file
 from segatlas.drawing.files import write_bytes
 from segatlas.errors import TaskError
-from segatlas.output.options import WriterOptions
+from segatlas.output.areas import area_rows, real_area, write_areas
+from segatlas.output.options import PixelSize, WriterOptions
 from segatlas.structures import ImageResult
 
 
@@ -76,11 +78,29 @@ def write_json(result: ImageResult, path: Path, options: WriterOptions) -> None:
 
 def record(result: ImageResult, options: WriterOptions, stem: str) -> dict[str, Any]:
     """Return what STEM.json holds."""
-    return areas_record(result, options.model)
+    return areas_record(result, options.model, options.pixel_size)
 
 
-def areas_record(result: ImageResult, model: str) -> dict[str, Any]:
-    """Return what STEM.json holds: size, and pixels and fraction of each class that occurs, in order of index."""
+def write_csv(result: ImageResult, path: Path, options: WriterOptions) -> None:
+    """Write the table of areas of one image."""
+    write_areas(table_rows(result, options, Path(result.source).name), path, options.pixel_size)
+
+
+def table_rows(result: ImageResult, options: WriterOptions, file: str) -> list[dict[str, Any]]:
+    """Return what an image, called `file`, adds to the table of a folder."""
+    return area_rows(result, file, options.pixel_size)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path, options: WriterOptions) -> None:
+    """Write the table of areas of a folder."""
+    write_areas(rows, path, options.pixel_size)
+
+
+def areas_record(result: ImageResult, model: str, pixel_size: PixelSize | None = None) -> dict[str, Any]:
+    """Return what STEM.json holds: size, and pixels and fraction of each class that occurs, in order of index.
+
+    With a pixel's size also the area in its unit, such as `area_m2`.
+    """
     classes = [
         {
             "index": index,
@@ -88,6 +108,7 @@ def areas_record(result: ImageResult, model: str) -> dict[str, Any]:
             "color": list(result.palette[index]),
             "pixels": pixels,
             "fraction": round(pixels / result.semantic.size, 6),
+            **real_area(pixels, pixel_size),
         }
         for index, pixels in result.class_pixels().items()
     ]

@@ -202,7 +202,8 @@ class ImageResult(Result):
     """A result with what it is about: the image, and what its classes are called.
 
     size: (H, W). classes, palette: names and RGB colours by class index. source: the image's file or name, "" where it
-    has none. image: (H, W, 3) uint8 RGB to look at, None where it is not kept.
+    has none. image: (H, W, 3) uint8 RGB to look at, None where it is not kept. model: what the model was loaded from,
+    as it was called there, "" of one that was not loaded.
     """
 
     size: tuple[int, int]
@@ -210,6 +211,7 @@ class ImageResult(Result):
     palette: tuple[tuple[int, int, int], ...]
     source: str = ""
     image: np.ndarray | None = field(default=None, repr=False)
+    model: str = ""
 
     def without_image(self) -> Self:
         """Return the same without the image, for many results that are kept: it takes three bytes a pixel."""

@@ -8,6 +8,7 @@ TASK = Task(
     target="SemanticTarget",
     metrics=("confusion", "boundary", "object_size", "small_classes"),
     result=("semantic",),
-    writers=("mask", "overlay", "color", "boundary", "confidence", "json"),
+    writers=("mask", "overlay", "color", "boundary", "confidence", "json", "csv"),
+    tables={"csv": "areas.csv"},
     sheet="segatlas.drawing.sheets:semantic_row",
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +14,8 @@ class Task:
     `segatlas.structures`. metrics: names of files of `segatlas.metrics` that an evaluation counts, in the order of the
     report; the first number of theirs that may be monitored ranks models, the first metric's score of an image ranks
     images. result: what a `Segmentation` of this task can give. writers: kinds of `--save` that make sense, the first
-    is the default. sheet: function "module:name" that takes (image, target, result, palette) and draws one row: image,
-    truth, prediction, error.
+    is the default. tables: of these kinds, those that make one file of a whole folder -> its name. sheet: function
+    "module:name" that takes (image, target, result, palette) and draws one row: image, truth, prediction, error.
     """
 
     name: str
@@ -24,3 +25,4 @@ class Task:
     result: tuple[str, ...]
     writers: tuple[str, ...]
     sheet: str
+    tables: Mapping[str, str] = field(default_factory=dict)

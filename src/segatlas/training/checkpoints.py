@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -76,8 +78,11 @@ class RunCheckpoints(Checkpoint):
         if step == self._judged_step:
             return
         self._judged_step, self._nothing_to_save = step, False
-        if step >= pl_module.plan.steps or self._time_is_up(trainer):
+        is_over = step >= pl_module.plan.steps
+        if is_over or self._time_is_up(trainer):
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
+            if not is_over:
+                self._tell_time_is_up(step, pl_module.plan.steps)
         if trainer.should_stop or _validation_is_due(trainer):
             return  # a validation follows and saves; a checkpoint before it would lose it on resume
         every = self.config.checkpoint_every
@@ -196,6 +201,12 @@ class RunCheckpoints(Checkpoint):
             return False
         return trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._ends, all=False)
 
+    def _tell_time_is_up(self, step: int, steps: int) -> None:
+        LOGGER.warning(
+            "the time is up after step %d of %d (train.time_limit=%g minutes); to go on: segatlas train --resume %s",
+            step, steps, self.config.time_limit, shlex.quote(str(self.folder.root)),
+        )  # fmt: skip
+
     def _interrupted(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)
 
@@ -218,7 +229,7 @@ class RunCheckpoints(Checkpoint):
             "start": self.start,
         }  # fmt: skip
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
         self.reference, self.start = state.get("reference", self.best), state.get("start")

@@ -49,7 +49,8 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
             first.files[0] if first.files else None,
         )
     LOGGER.info(
-        "data: headers of %d files and %d decoded samples show no error; segatlas data check reads all of them",
+        "data: headers of %d files (images and truths of all splits) and %d decoded samples show no error; "
+        "segatlas data check reads all of them",
         look.files,
         look.samples,
     )

@@ -21,7 +21,7 @@ from segatlas.training.faults import SMALLER, is_out_of_memory, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
-from segatlas.training.one_step import LOOK_AT, one_step, placed
+from segatlas.training.one_step import WHAT_HELPS, one_step, placed
 from segatlas.training.plan import Plan
 from segatlas.training.trackers import needed_extras
 
@@ -33,7 +33,8 @@ class DryRun:
     `source_shapes` are of further inputs by name. `label_name` says what the truth is whose shape `label_shape` is:
     labels (N, H, W), segment ids likewise, masks of objects (N, most objects of an image, H, W), classes of images
     (N,). `output_name` and
-    `output_shape` are of the output's first map, `aux_shapes` of all others. `notices` says what is to be known of the
+    `output_shape` are of the output's first map, `aux_shapes` of all others. `steps` is the length of the run, `course`
+    says in words how it would go and what is scored at its end. `notices` says what is to be known of the
     run, and where the step differs from a real one.
     """
 
@@ -52,6 +53,8 @@ class DryRun:
     loss: float
     seconds: float
     memory_mb: float
+    steps: int
+    course: tuple[str, ...]
     notices: tuple[str, ...]
 
     def lines(self) -> list[str]:
@@ -69,6 +72,7 @@ class DryRun:
             ),
             f"output: {self.output_name} {self.output_shape}"
             + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
+            *self.course,
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
         ]
 
@@ -94,7 +98,7 @@ def dry_run(config: Config) -> DryRun:
     inputs, targets = batch.inputs, batch.targets
     started = time.perf_counter()
     try:
-        with told_of(batch.keys, "in a dry run", LOOK_AT):
+        with told_of(batch.keys, "in a dry run", WHAT_HELPS):
             output, loss = one_step(config, parts, batch, f"in a dry run on: {', '.join(batch.keys)}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -122,8 +126,25 @@ def dry_run(config: Config) -> DryRun:
         loss=loss,
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
+        steps=plan.steps,
+        course=_course_lines(config, plan),
         notices=notices,
     )
+
+
+def _course_lines(config: Config, plan: Plan) -> tuple[str, ...]:
+    """Return how long a run is, by what it learns, and on which images it is scored."""
+    train = config.train
+    epochs = round(plan.samples / (plan.steps_per_epoch * plan.samples_per_step), 1)
+    length = f"{plan.steps} step{'' if plan.steps == 1 else 's'} ({epochs:g} epoch{'' if epochs == 1 else 's'})"
+    how = f"training: {length} of {plan.samples_per_step} images, {train.optimizer.name} lr {train.lr:g}, "
+    how += train.schedule.name
+    if config.pretrain is not None:
+        return (how, "validations: val")
+    losses = [term.name if term.weight == 1 else f"{term.weight:g} {term.name}" for term in config.losses]
+    losses += [f"{term.name} of the teacher" for term in (config.distill.terms if config.distill else ())]
+    losses += ["that of images without labels"] if config.semi is not None else []
+    return (f"{how}; loss: {' + '.join(losses)}", f"validations: val; scored at the end: {config.eval.split}")
 
 
 def _is_numbered(name: str) -> bool:

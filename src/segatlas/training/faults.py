@@ -11,6 +11,10 @@ from torch import nn
 from segatlas.errors import CostError, TrainingError
 
 ADVICE = "try a lower train.lr, train.clip=1 or train.precision=fp32"
+LOOK_AT = (
+    "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
+    "(segatlas data check)"
+)
 SMALLER = "A smaller train.batch or transforms.crop helps"
 
 

@@ -10,7 +10,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
 from segatlas.evaluation.object_cases import TITLES
 from segatlas.inference import Predictor, load
-from segatlas.metrics.sections import Figures, Matrix, Ranking, Section
+from segatlas.metrics.sections import ClassTable, Figures, Matrix, Ranking, Section
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.environment import recorded_environment
@@ -19,6 +19,8 @@ from segatlas.training.run import RunFolder
 from segatlas.training.samples import sheet_row
 
 WORST = 4
+MOST_CLASSES = 12
+"""Classes whose numbers stand in a line at the end of a run."""
 OBJECT_WIDTH = 240
 """Pixels of a column of a sheet of objects."""
 
@@ -48,7 +50,21 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     drawing.write_report(_content(config, folder, report, sections), folder.report)
     watched = report.scores.numbers.get(config.train.metric, report.scores.headline)
     LOGGER.info("best %s on %s: %s", watched.short, report.data.split, watched.text(report.scores.whole[watched.name]))
+    if line := class_line(report):
+        LOGGER.info("%s", line)
+    for warning in report.warnings:
+        LOGGER.warning("%s", warning)
     return report
+
+
+def class_line(report: Report) -> str:
+    """Return the first number of each class in one line; "" where there is none, or where the classes are too many."""
+    table = next((section for section in report.sections if isinstance(section, ClassTable)), None)
+    if table is None or not table.scores or len(table.rows) > MOST_CLASSES:
+        return ""
+    number = table.scores[0]
+    values = ", ".join(f"{row['class']} {number.text(row[number.name])}" for row in table.rows)
+    return f"{number.heading} on {report.data.split}: {values}"
 
 
 def _sheets(predictor: Predictor, val: SegmentationData, folder: RunFolder, report: Report) -> list[Section]:
@@ -108,6 +124,7 @@ def _content(config: Config, folder: RunFolder, report: Report, sections: list[S
             *((number.short, number.text(report.scores.whole[number.name])) for number in shown),
             ("parameters", f"{report.model.parameters / 1e6:.2f} M"),
         ],
+        warnings=report.warnings,
         sections=sections,
         colors=load_palette(folder),
         config_yaml=to_yaml(config),

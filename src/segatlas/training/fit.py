@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from dataclasses import replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def _fit(
                 put(start.checkpoint, folder.last)
         if start.finished:
             LOGGER.warning("nothing left to train: %s", start.finished)
+            checkpoints.load_state_dict(start.judged)
         else:
             _quiet_warnings()
             stand_at(trainer, start)
@@ -199,6 +201,7 @@ def _trainer(
         images_per_step=plan.samples_per_step,
         quiet=quiet,
         watched=settings.metric,
+        time_limit=settings.time_limit,
     )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [beginning, reporter, checkpoints]
@@ -303,12 +306,15 @@ def _write_head(config: Config, parts: TrainingComponents, folder: RunFolder, st
         "%s: %d train and %d %s images, %d classes",
         parts.train.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
-    for line in parts.facts.lines():
+    facts = parts.facts
+    if start.checkpoint is not None:
+        facts = replace(facts, weights=f"those of the checkpoint, step {start.step} of {start.plan.steps}")
+    for line in facts.lines():
         LOGGER.info("%s", line)
     warmup, stated = warmup_steps(config.train.schedule, start.plan.steps), config.train.schedule.warmup
     if stated != "auto" and warmup < stated:
-        text = "warm-up: %d steps, a third of the run's %d, in place of train.schedule.warmup = %d"
-        LOGGER.info(text, warmup, start.plan.steps, stated)
+        text = "warm-up: %d step%s, a third of the run's %d, in place of train.schedule.warmup = %d"
+        LOGGER.info(text, warmup, "" if warmup == 1 else "s", start.plan.steps, stated)
     if start.checkpoint is not None:
         LOGGER.info("resuming from %s at step %d of %d", start.checkpoint, start.step, start.plan.steps)
         for line in start.told:

@@ -17,7 +17,7 @@ from rich.text import Text
 from segatlas.config.old_keys import OLD_COLUMNS, todays_name
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
-from segatlas.printable import SafeRecords
+from segatlas.printable import SafeRecords, printable
 from segatlas.recipe import Config
 from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
@@ -124,12 +124,19 @@ class LogFile(logging.FileHandler):
 
 
 class TerminalHandler(logging.Handler):
-    """The terminal: a message is one line of any length, so that paths can be copied; warnings say what they are."""
+    """The terminal: a message is one line of any length, so that paths can be copied; warnings say what they are.
+
+    A record made with `printable.on_terminal` is told in that text, or not at all.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print above the bar, where there is one."""
+        told = getattr(record, "on_terminal", None)
+        if told == "":
+            return
         warns = record.levelno >= logging.WARNING
-        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        text = record.getMessage() if told is None else printable(told)
+        text = f"warning: {text}" if warns else text
         terminal().print(Text(text, style="yellow" if warns else ""), soft_wrap=True)
 
 

@@ -21,7 +21,7 @@ from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
 from segatlas.training.distillation import Distillation, trained_too, watched
-from segatlas.training.faults import ADVICE, gradient_size, require_finite, told_of
+from segatlas.training.faults import ADVICE, LOOK_AT, gradient_size, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer, fuse_steps
 from segatlas.training.plan import Plan
@@ -31,7 +31,6 @@ from segatlas.training.schedule import Plateau, encoder_lr_factor, lr_factor
 from segatlas.training.surroundings import surroundings_of
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
-KEPT = f"The last good checkpoint is kept; {ADVICE}"
 
 
 class SegmentationModule(pl.LightningModule):
@@ -49,6 +48,7 @@ class SegmentationModule(pl.LightningModule):
         self.plan = plan
         self.next_batch = step * plan.accumulate
         self.plateau = Plateau(config.train.schedule.patience)
+        self.has_checkpoint = step > 0
         self.last_terms: dict[str, Tensor] = {}
         self.validation_scores: dict[str, float] = {}
         self._predictor: Predictor | None = None
@@ -60,6 +60,18 @@ class SegmentationModule(pl.LightningModule):
     def epoch(self) -> int:
         """The epoch (0-based) of the last optimiser step."""
         return self.plan.epoch_of(self.global_step)
+
+    @property
+    def advice(self) -> str:
+        """What is said of a loss or gradient that is not finite: what is kept, and what to look at.
+
+        At the first step no rate has been used yet, so none is to blame.
+        """
+        if self.global_step == 0:
+            return f"{LOOK_AT}; segatlas train --dry-run tells the terms of the loss"
+        return (
+            f"The last good checkpoint is kept; {ADVICE}" if self.has_checkpoint else f"{ADVICE[0].upper()}{ADVICE[1:]}"
+        )
 
     def on_train_start(self) -> None:
         """Put the network in training mode, frozen parts keep their statistics; the recipe's rates and decays hold.
@@ -84,10 +96,10 @@ class SegmentationModule(pl.LightningModule):
         with watched(self.criterion, self.net, inputs, batch.targets):
             output = forward(self.net, inputs, batch.targets, batch.sizes)
         step = f"at step {self.global_step}"
-        with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, KEPT):
+        with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, self.advice):
             total, self.last_terms = self._judged(output, batch)
         where = f"{step} on: {', '.join(batch.keys)}"
-        require_finite("loss", float(total.detach()), where, KEPT)
+        require_finite("loss", float(total.detach()), where, self.advice)
         return total
 
     def _judged(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -104,7 +116,7 @@ class SegmentationModule(pl.LightningModule):
         Raises TrainingError where the gradient is not finite: the step would ruin the weights, and a checkpoint them.
         """
         if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
-            require_finite("gradient", gradient_size(self), f"at step {self.global_step}", KEPT)
+            require_finite("gradient", gradient_size(self), f"at step {self.global_step}", self.advice)
         if not self._is_fused:
             fuse_steps(optimizer)
             self._is_fused = True
@@ -181,6 +193,7 @@ class SegmentationModule(pl.LightningModule):
 
         The trainer's own counters are left out: a resume sets them from the step, see `training.resume`.
         """
+        self.has_checkpoint = True
         checkpoint["card"] = self.card.to_dict()
         checkpoint["plateau"] = self.plateau.state_dict()
         checkpoint["plan"] = self.plan.to_dict()

@@ -10,16 +10,13 @@ from segatlas.recipe import Config
 from segatlas.structures import Batch, Output
 from segatlas.training.building import TrainingComponents
 from segatlas.training.distillation import trained_too, watched
-from segatlas.training.faults import ADVICE, gradient_size, require_finite
+from segatlas.training.faults import ADVICE, LOOK_AT, gradient_size, require_finite
 from segatlas.training.module import channels_last, forward
 from segatlas.training.optim import build_optimizer
 from segatlas.training.surroundings import surroundings_of
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LOOK_AT = (
-    "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
-    f"(segatlas data check); {ADVICE}"
-)
+WHAT_HELPS = f"{LOOK_AT}; {ADVICE}"
 
 
 def placed(batch: Batch, config: Config, device: torch.device) -> Batch:
@@ -57,8 +54,8 @@ def one_step(config: Config, parts: TrainingComponents, batch: Batch, where: str
     optimizer = build_optimizer(net, settings.optimizer, settings.lr, too=trained_too(criterion, config.distill))
     output, loss, terms = passed(config, parts, batch)
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
-    require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
+    require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {WHAT_HELPS}")
     loss.backward()
-    require_finite("gradient", gradient_size(nn.ModuleList([net, criterion])), where, LOOK_AT)
+    require_finite("gradient", gradient_size(nn.ModuleList([net, criterion])), where, WHAT_HELPS)
     optimizer.step()
     return output, float(loss.detach())

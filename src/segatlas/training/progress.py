@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import lightning.pytorch as pl
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 from segatlas.metrics import Number
 from segatlas.training.logbook import LOGGER, Logbook, terminal
@@ -68,10 +70,26 @@ class _Stretch:
         return values
 
 
+class TimeLeft(ProgressColumn):
+    """The time left: that of the steps, or less where the run ends before them. most: seconds, asked for each time."""
+
+    max_refresh = 0.5
+
+    def __init__(self, most: Callable[[], float]):
+        super().__init__()
+        self._most = most
+
+    def render(self, task: Task) -> Text:
+        """Return the time, or dashes where nothing is known of it yet."""
+        left = min(math.inf if task.time_remaining is None else task.time_remaining, self._most())
+        return Text("-:--" if left == math.inf else _duration(left), style="progress.remaining")
+
+
 class ProgressReporter(pl.Callback):
     """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them.
 
     `scores`: names of the scores of a validation -> their records. `watched`: the one that chooses the best weights.
+    `time_limit`: minutes after which the run ends in any case, from each start on.
     """
 
     def __init__(
@@ -83,10 +101,13 @@ class ProgressReporter(pl.Callback):
         images_per_step: int,
         quiet: bool,
         watched: str = "",
+        time_limit: float | None = None,
     ):
         self.logbook, self.intervals = logbook, intervals
         first = [*scores][:SCORES_SAID]
         self.said = {name: number for name, number in scores.items() if name in (*first, watched)}
+        self._limit = 60 * time_limit if time_limit else math.inf
+        self._ends = math.inf
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
             self.bar = Progress(
@@ -94,7 +115,7 @@ class ProgressReporter(pl.Callback):
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(),
+                TimeLeft(self._most_left),
                 console=terminal(),
                 transient=True,
             )
@@ -107,6 +128,7 @@ class ProgressReporter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
         self._reported_step = trainer.global_step
+        self._ends = time.monotonic() + self._limit
         self._restart_clocks(trainer.global_step)
         if self.bar is not None:
             self.bar.start()
@@ -143,7 +165,12 @@ class ProgressReporter(pl.Callback):
         if self.bar is None:
             numbers = "loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} images/s".format(**values)
             left = (plan.steps - step) * plan.samples_per_step / max(values["images_per_s"], 1e-9)
+            left = min(left, self._most_left())
             LOGGER.info("step %d/%d  %s  %s left", step, plan.steps, numbers, _duration(left))
+
+    def _most_left(self) -> float:
+        """Return the seconds that `time_limit` leaves; infinity without one."""
+        return max(self._ends - time.monotonic(), 0.0)
 
     def _restart_clocks(self, step: int) -> None:
         for stretch in (self._point, self._line):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Start:
     preprocessing: what the run's images have been normalised with; None for a new run.
     told: lines for the log, on what this start changes.
     finished: why there is nothing left to train, or "".
+    judged: what `RunCheckpoints` knew of the validations so far.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class Start:
     preprocessing: Preprocessing | None = None
     told: tuple[str, ...] = ()
     finished: str = ""
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: Plan, folder: RunFolder) -> Start:
@@ -114,6 +116,7 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
         preprocessing=Card.from_dict(content["card"], str(checkpoint)).preprocessing if "card" in content else None,
         told=tuple(told),
         finished=_finished(content, checkpoint, config, plan, step),
+        judged=content["callbacks"]["RunCheckpoints"],
     )
 
 
@@ -238,7 +241,7 @@ def _refused(changed: dict[str, tuple[Any, Any]], config: Config, folder: RunFol
     if "train.ema" in changed:
         averaged = "no averaged weights" if config.train.ema else "averaged weights beside its own"
         refused.append(f"train.ema: the checkpoint holds {averaged}")
-    if "run.dir" in changed and config.run.dir and Path(config.run.dir).resolve() != folder.root:
+    if "run.dir" in changed and config.run.dir and Path(config.run.dir).resolve() != folder.root.resolve():
         refused.append(f"run.dir: {config.run.dir}: a resumed run stays in its folder")
     return refused
 

@@ -181,13 +181,19 @@ def link_last(folder: RunFolder, config: Config) -> None:
 
 
 def find_run(where: str | Path, *, root: str = "runs") -> RunFolder:
-    """Return the run folder meant by `last` (the newest of any task), a run folder's path or a checkpoint inside."""
-    path = _newest(root) if str(where) == "last" else Path(where).expanduser()
+    """Return the run folder meant by `last` (the newest of any task), a run folder's path or a checkpoint inside.
+
+    It is called by its own name, not by a link's, and relative to the current folder where it was named so.
+    """
+    named = path = _newest(root) if str(where) == "last" else Path(where).expanduser()
     if path.suffix == ".ckpt":
         path = path.resolve().parent.parent
     if not (path / "config.yaml").exists():
         raise UsageError(f"nothing to resume: {path} is not a run folder (it has no config.yaml)")
-    return RunFolder(root=path.resolve())
+    folder, here = path.resolve(), Path.cwd()
+    if not named.is_absolute() and here in folder.parents:
+        folder = folder.relative_to(here)
+    return RunFolder(root=folder)
 
 
 def config_of_run(resume: str | Path | None, given: str | None) -> Config | None:

@@ -43,7 +43,7 @@ from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.data_module import BatchStream, Reporting, SegmentationDataModule
 from segatlas.training.faults import require_finite
 from segatlas.training.logbook import LOGGER
-from segatlas.training.module import KEPT, SegmentationModule, channels_last, step_seed
+from segatlas.training.module import SegmentationModule, channels_last, step_seed
 from segatlas.training.plan import Plan
 from segatlas.training.sampler import BatchAddresses
 
@@ -199,7 +199,10 @@ class SemiModule(SegmentationModule):
         self.last_terms = {**self.last_terms, "unsupervised": other.detach()}
         keys = ", ".join(batch.weak.keys)
         require_finite(
-            "loss of images without labels", float(other.detach()), f"at step {self.global_step} on: {keys}", KEPT
+            "loss of images without labels",
+            float(other.detach()),
+            f"at step {self.global_step} on: {keys}",
+            self.advice,
         )
         return supervised + weight * other
 

@@ -50,6 +50,8 @@ class DryRunLine(JsonLine):
     loss: float
     seconds: float = Field(description="of the step")
     memory_mb: float = Field(description="peak of the process, or of the device")
+    steps: int = Field(description="length of the run")
+    course: list[str] = Field(description="how the run would go, in words")
     notices: list[str]
 
 

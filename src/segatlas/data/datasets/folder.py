@@ -54,12 +54,16 @@ from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.data.formats.pixels import common_channels
 from segatlas.errors import DataError, UsageError
+from segatlas.printable import on_terminal
 from segatlas.tasks import TRUTHS
 
 logger = logging.getLogger(__name__)
 
 MASKS, LABELS = "masks", "labels"
 """The folder of masks, and what many tools call it; a `labels` folder of text files is none."""
+
+MOST_NAMED = 3
+"""Images held out that a terminal names; log.txt names all."""
 
 HEADERS_READ = 16
 """Images whose headers decide how many channels a set has."""
@@ -227,6 +231,14 @@ def hold_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
     return set(ranked[:count])
 
 
+def tell_held_out(root: Path, held: Sequence[str], count: int, seed: int) -> None:
+    """Say which of `count` keys are held out of train: in log.txt all of them, on a terminal the first ones."""
+    text = f"no val part in {root}: held {len(held)} of {count} out of train (seed {seed}): "
+    more = f" and {len(held) - MOST_NAMED} more" if len(held) > MOST_NAMED else ""
+    shown = on_terminal(f"{text}{', '.join(held[:MOST_NAMED])}{more}")
+    logger.info("%s%s", text, ", ".join(held), extra=shown)
+
+
 def listed_parts(
     lists: Mapping[Literal["train", "val", "test"], str], root: Path, columns: Columns | None = None
 ) -> tuple[dict[str, Part], list[Fault]]:
@@ -295,9 +307,7 @@ def _choose(
     if split in ("train", "val") and "val" not in parts and len(parts.get("train", ())) > 1:
         held = hold_out([item.key for item in parts["train"]], options.val_fraction, seed)
         if split == "val":
-            names = ", ".join(sorted(held)[:10]) + (", ..." if len(held) > 10 else "")
-            counts = f"{len(held)} of {len(parts['train'])}"
-            logger.info("no val part in %s: held %s out of train (seed %d): %s", root, counts, seed, names)
+            tell_held_out(root, sorted(held), len(parts["train"]), seed)
         return tuple(item for item in parts["train"] if (item.key in held) == (split == "val"))
     if not parts.get(split):
         expected = f"{split}/images/ or images/{split}/" if not options.lists else f"data.lists.{split}"

@@ -31,6 +31,7 @@ from segatlas.cache import cache_folder
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.store.entries import DamagedEntryError, open_entry, write_entry, write_whole
 from segatlas.files import sweep_leftovers
+from segatlas.printable import on_terminal
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -135,8 +136,9 @@ class Store:
 
     def prepare(self) -> None:
         """Before a run: say now if nothing can be kept, and remove what killed processes left half-written."""
+        known = on_terminal("") if (self.folder / _TAG_FILE).exists() else None
         if self._has_room(0):
-            logger.info("decoded images are kept in %s (segatlas data store)", self.folder)
+            logger.info("decoded images are kept in %s (segatlas data store)", self.folder, extra=known)
         for folder in self.folder.glob("*/*"):
             sweep_leftovers(folder)
 
