@@ -19,6 +19,7 @@ from segatlas.cli.common import (
     QuietOption,
     human,
     print_json_line,
+    telling_moved_data,
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
@@ -104,7 +105,8 @@ def evaluate(
     from segatlas.evaluation.csv_files import write_tables
 
     console = human(json_line=json_line)
-    opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
+    with telling_moved_data():
+        opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
     if compare:
         check_comparable(opened)
     targets = plan_files(opened, folders, in_run=out is None)
