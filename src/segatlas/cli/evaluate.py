@@ -101,12 +101,10 @@ def evaluate(
     options |= {"sources": source or (), "size_bounds": None if size_bounds is None else parse_bounds(size_bounds)}
     options |= {"small_classes": None if small_classes is None else parse_names(small_classes)}
 
-    from segatlas import evaluation
     from segatlas.evaluation.csv_files import write_tables
 
     console = human(json_line=json_line)
-    with telling_moved_data():
-        opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
+    opened = _open_all(names, data, split, overrides=overrides, **options)
     if compare:
         check_comparable(opened)
     targets = plan_files(opened, folders, in_run=out is None)
@@ -129,6 +127,14 @@ def evaluate(
         print_json_line(records[0] if len(records) == 1 else {"reports": records, **found})
     if any(report.skipped for report in reports):
         raise typer.Exit(1)
+
+
+@telling_moved_data()
+def _open_all(names: Sequence[str], data: str | None, split: str | None, **options: Any) -> list[Evaluation]:
+    """Open all models and data, arguments as of `open_evaluation`, before the first image is scored."""
+    from segatlas.evaluation import open_evaluation
+
+    return [open_evaluation(name, data, split, **options) for name in names]
 
 
 def _print_rest(
