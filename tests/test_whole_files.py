@@ -13,7 +13,7 @@ import pytest
 
 from segatlas import files
 from segatlas.errors import DataError, UsageError, WeightsError
-from segatlas.files import read_text, sha256, sweep_leftovers, whole_file, whole_folder
+from segatlas.files import near_paths, read_text, sha256, sweep_leftovers, whole_file, whole_folder
 
 DEAD = 2**22 + 1
 """No process has this number: it is above the highest that Linux gives."""
@@ -329,3 +329,15 @@ def test_the_hash_of_a_file_is_its_content_s(tmp_path):
     assert sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
     with pytest.raises(WeightsError, match="none: cannot be read"):
         sha256(tmp_path / "none", error=WeightsError)
+
+
+def test_near_paths_replace_the_parts_that_are_missing(tmp_path, monkeypatch):
+    for name in ("runs/semantic/unet_folder-001", "runs/semantic/unet_folder-002", "runs/instance/last", "photos"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "runs/semantic/last").symlink_to(tmp_path / "runs/semantic/unet_folder-002")
+    monkeypatch.chdir(tmp_path)
+    assert near_paths("runs/semantic/lst") == [Path("runs/semantic/last")]
+    assert near_paths("run/semantic/last") == [Path("runs/semantic/last")]
+    assert near_paths("run/semntic/unet_foldr-001")[0] == Path("runs/semantic/unet_folder-001")
+    assert near_paths(tmp_path / "fotos") == [tmp_path / "photos"]
+    assert near_paths("photos") == near_paths("wholly-different") == near_paths("photos/a/b") == []

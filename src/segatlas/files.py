@@ -17,6 +17,7 @@ Loads no torch.
 from __future__ import annotations
 
 import codecs
+import difflib
 import errno
 import hashlib
 import os
@@ -424,3 +425,24 @@ def _looks_like(content: bytes) -> str:
     if any(byte < 32 and byte not in b"\t\n\r\f\v\x1a\x1b" for byte in head):
         return "a binary file"
     return "Latin-1, Windows-1252 or another older encoding"
+
+
+def near_paths(path: str | Path, most: int = 3) -> list[Path]:
+    """Return what is there under names like those of a path that is not there, the nearest first.
+
+    The first part that is missing is replaced, then the next one; all else of the path is as it was given.
+    """
+    parts = Path(path).expanduser().parts
+    known = next((n for n in range(len(parts)) if not os.path.lexists(Path(*parts[: n + 1]))), len(parts))
+    home = Path(*parts[:known])
+    if known == len(parts) or not home.is_dir():
+        return []
+    try:
+        names = sorted(entry.name for entry in home.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+    found: list[Path] = []
+    for name in difflib.get_close_matches(parts[known], names, n=most):
+        other = (home / name).joinpath(*parts[known + 1 :])
+        found += [other] if os.path.lexists(other) else near_paths(other, most)
+    return found[:most]

@@ -71,8 +71,12 @@ def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["train", "nosuch"], 2, "unknown recipe; known here: afma_camvid,"),
-        (["train", "unet_shape"], 2, "did you mean 'unet_shapes'?"),
+        (
+            ["train", "nosuch"],
+            2,
+            "nosuch: no such folder, and no recipe of that name; `segatlas config schema --recipes` lists",
+        ),
+        (["train", "unet_shape"], 2, "no such folder, and no recipe of that name; nearest recipe: unet_shapes"),
         (["trian"], 2, "Did you mean 'train'?"),
         (["train"], 2, "which recipe? For example: segatlas train unet_folder data.root=DIR"),
         (["train", "unet_folder"], 2, "data.root is not set; the folder dataset needs a folder with train/images/"),
@@ -85,7 +89,7 @@ def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
         (["train", "--resume", "nowhere.ckpt"], 2, "nothing to resume: nowhere.ckpt does not exist"),
         (["train", "unet_folder", "--devices", "0"], 2, "train.devices"),
         (["predict"], 2, "Missing argument 'model'"),
-        (["predict", "nowhere"], 2, "give --out DIR"),
+        (["predict", "nowhere"], 2, "which images, and where to? give files, folders or globs and --out DIR"),
         (["predict", "nowhere", "--out", "out"], 2, "which images?"),
         (["eval"], 2, "Missing argument"),
         (["eval", "nowhere"], 1, "nowhere: no such file or folder"),

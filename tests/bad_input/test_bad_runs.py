@@ -373,3 +373,44 @@ def test_resuming_the_checkpoint_of_another_network_names_both(segatlas, train, 
     assert result.exit_code == 1
     assert f"{last}: does not fit the unet of the recipe" in result.stderr
     assert "1 missing in the file: classifier.weight" in result.stderr
+
+
+def test_data_that_were_moved_are_told_with_their_full_path_and_the_key_that_helps(
+    segatlas, train, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert train(folder.name).exit_code == 0
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "data")
+    told = f"data.root is missing: no folder {folder}; if the data were moved, add their place: data.root=FOLDER"
+    for words in (("eval", "run", "--device", "cpu"), ("train", "--resume", "run", "train.epochs=2")):
+        lost = segatlas(*words)
+        assert lost.exit_code == 1
+        assert told in lost.stderr
+        found = segatlas(*words, f"data.root={moved}")
+        assert found.exit_code == 0, found.output
+
+
+def test_a_new_training_says_nothing_of_data_that_were_moved(train, tmp_path):
+    lost = train(tmp_path / "nowhere")
+    assert lost.exit_code == 1
+    assert "data.root is missing" in lost.stderr
+    assert "moved" not in lost.stderr
+
+
+def test_a_run_that_is_mistyped_is_told_with_those_that_are_called_nearly_so(segatlas, folder, tmp_path, monkeypatch):
+    (tmp_path / "runs/semantic/last").mkdir(parents=True)
+    (tmp_path / "runs/semantic/last/config.yaml").write_text("seed: 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGATLAS_OFFLINE", "1")
+    photos = str(folder / "val/images")
+    for words, near in (
+        (("predict", "runs/semantic/lst", photos, "--out", "out"), "called nearly so here: runs/semantic/last"),
+        (("eval", "runs/semantic/lst"), "called nearly so here: runs/semantic/last"),
+        (("eval", "run/semantic/last"), "called nearly so here: runs/semantic/last"),
+        (("predict", "runs/semantc", photos, "--out", "out"), "called nearly so here: runs/semantic"),
+        (("train", "--resume", "runs/semantic/lst"), "a run called nearly so: runs/semantic/last"),
+    ):
+        result = segatlas(*words)
+        assert result.exit_code in (1, 2)
+        assert near in result.stderr, result.stderr

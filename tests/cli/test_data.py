@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from fakes import broken
+from fakes.annotation_tools import cvat_masks
 from fakes.camvid import write_camvid
 from PIL import Image
 from typer.testing import CliRunner
@@ -26,10 +27,13 @@ def root(tmp_path: Path) -> Path:
     return broken.write_sound(tmp_path / "data")
 
 
-def test_a_sound_folder_exits_0_and_says_clean(root: Path) -> None:
+def test_a_sound_folder_exits_0_and_says_clean_and_what_trains_on_it(root: Path) -> None:
     result = segatlas("check", root)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "clean: 0 errors, 0 warnings in 8 images"
+    assert result.stdout.splitlines()[-2:] == [
+        "clean: 0 errors, 0 warnings in 8 images",
+        f"next: segatlas train {root}",
+    ]
     assert "train       6 images      6 masks" in result.stdout
 
 
@@ -50,7 +54,8 @@ def test_the_command_for_a_repaired_copy_is_printed_once_with_all_that_was_typed
     printed = segatlas("check", root, "data.val_fraction=0.3").stdout
     assert printed.count("--fix NEW_FOLDER") == len(faults) + 1
     assert printed.count("segatlas data check") == 1
-    assert printed.splitlines()[-1].endswith(f"segatlas data check {root} data.val_fraction=0.3 --fix NEW_FOLDER")
+    line = next(line for line in printed.splitlines() if line.startswith("A repaired copy"))
+    assert line.endswith(f"segatlas data check {root} data.val_fraction=0.3 --fix NEW_FOLDER")
 
 
 def test_many_files_are_grouped_and_json_has_them_all(root: Path) -> None:
@@ -65,8 +70,11 @@ def test_many_files_are_grouped_and_json_has_them_all(root: Path) -> None:
 
 def test_the_printed_override_makes_the_set_clean(root: Path) -> None:
     broken.black_white(root)
-    assert '"data.label_map={0: 0, 255: 1}"' in segatlas("check", root).stdout
-    assert segatlas("check", root, "data.label_map={0: 0, 255: 1}").exit_code == 0
+    words = 'add to `segatlas data check` and `segatlas train`: "data.label_map={0: 0, 255: 1}"'
+    assert words in segatlas("check", root).stdout
+    result = segatlas("check", root, "data.label_map={0: 0, 255: 1}")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == f"next: segatlas train {root} 'data.label_map={{0: 0, 255: 1}}'"
 
 
 def test_the_printed_color_table_makes_the_set_clean(root: Path) -> None:
@@ -89,7 +97,31 @@ def test_warnings_alone_exit_0(root: Path) -> None:
     result = segatlas("check", root)
     assert result.exit_code == 0
     assert "WARNING  class never seen" in result.stdout
-    assert result.stdout.splitlines()[-1] == "usable: 0 errors, 1 warning in 8 images"
+    assert result.stdout.splitlines()[-2] == "usable: 0 errors, 1 warning in 8 images"
+
+
+def test_the_next_command_names_recipe_file_or_folder_as_they_were_given(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(f"data: {{name: folder, root: {root}}}\n")
+    root.rename("unet_shapes")
+    for words, told in (
+        (["unet_folder", "data.root=unet_shapes"], "unet_folder data.root=unet_shapes"),
+        (["--config", "a.yaml", "data.root=unet_shapes"], "data.root=unet_shapes --config a.yaml"),
+        (["unet_shapes"], "./unet_shapes"),  # alone it would be the recipe of that name
+    ):
+        assert segatlas("check", *words).stdout.splitlines()[-1] == f"next: segatlas train {told}"
+    assert "next: segatlas train" not in segatlas("check", "unet_shapes", "--split", "val").stdout
+
+
+def test_no_copy_is_written_of_a_layout_that_has_to_be_changed_first(tmp_path: Path) -> None:
+    cvat_masks(tmp_path / "set")
+    result = segatlas("check", tmp_path / "set", "--fix", tmp_path / "copy")
+    assert result.exit_code == 1
+    assert "rename JPEGImages to images" in result.stdout
+    assert "no copy is written: the layout comes first; do what `data check` says of it" in result.stderr
+    assert not (tmp_path / "copy").exists()
 
 
 def test_fix_writes_a_copy_that_is_clean(root: Path, tmp_path: Path) -> None:

@@ -116,3 +116,15 @@ def test_a_folder_called_like_a_recipe_is_told(
     done = run()
     assert "unet_shapes is taken as the recipe of that name; for the folder write ./unet_shapes" in done.stdout
     assert trained[0].data.root == "shapes"
+
+
+def test_a_word_that_is_no_folder_and_no_recipe_is_told_with_both_that_are_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unet_foldr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for command in (["train"], ["data", "check"], ["data", "stats"], ["distill"]):
+        done = CliRunner().invoke(app, [*command, "unet_folde"])
+        assert done.exit_code == 2
+        told = "unet_folde: no such folder, and no recipe of that name; folder called nearly so: unet_foldr"
+        assert f"{told}; nearest recipe: unet_folder" in done.stderr

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from fakes import broken
-from fakes.annotation_tools import CVAT_COLORS, TOOLS, cvat_masks, mmseg, nnunet, roboflow_masks, yolo
+from fakes.annotation_tools import (
+    CVAT_COLORS,
+    TOOLS,
+    cvat_masks,
+    label_studio_brush,
+    mmseg,
+    nnunet,
+    roboflow_masks,
+    yolo,
+)
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
 from fakes.voc import write_voc
@@ -182,6 +191,40 @@ def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Pat
     (tmp_path / "b/imagesTr").rename(tmp_path / "b/images")
     (tmp_path / "b/labelsTr").rename(tmp_path / "b/masks")
     assert segatlas("data", "check", tmp_path / "b").exit_code == 0
+
+
+def test_brush_labels_of_label_studio_beside_images_are_told_by_check_and_training(tmp_path: Path) -> None:
+    label_studio_brush(tmp_path / "masks")
+    for number in range(3):
+        broken.save(tmp_path / "images" / f"{number}.jpg", broken.image_of(number))
+    checked = segatlas("data", "check", tmp_path)
+    assert checked.exit_code == 1
+    assert checked.stdout.count("ERROR") == 1
+    assert "WARNING" not in checked.stdout
+    for words in (("train", tmp_path, "--dry-run"), ("data", "stats", tmp_path)):
+        result = segatlas(*words)
+        assert result.exit_code == 1
+        assert "the masks there are Label Studio's brush labels: a file for each tag of a task" in result.stderr
+        assert result.stderr.count("\n") <= 4
+
+
+@pytest.mark.parametrize("place", ["", "images", "train/images"])
+def test_photos_alone_are_said_to_have_no_masks_first(tmp_path: Path, place: str) -> None:
+    for number in range(3):
+        broken.save(tmp_path / place / f"{number}.jpg", broken.image_of(number))
+    result = segatlas("train", tmp_path, "--dry-run")
+    assert result.exit_code == 1
+    assert f"error: {tmp_path}: no masks were found: there are images" in result.stderr
+    checked = segatlas("data", "check", tmp_path).stdout
+    assert ("fault   no masks were found" if place == "" else "there is no folder") in checked
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_advice_names_a_script_that_is_not_installed(tmp_path: Path, tool: str) -> None:
+    TOOLS[tool][0](tmp_path / "set")
+    repair = json.loads(segatlas("data", "check", tmp_path / "set", "--json").stdout)["findings"][0]["repair"]
+    assert "labelme2voc" not in repair
+    assert not re.search(r"\w\.py\b", repair)
 
 
 def test_a_split_under_another_name_is_told(tmp_path: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fakes.broken import COLORS, image_of, label_of, save
+from fakes.broken import COLORS, SIZE, image_of, label_of, save
 from fakes.image_classes import write_image_classes
 
 CVAT_COLORS = {"background": (0, 0, 0), "car": (200, 30, 60), "tree": (30, 180, 90)}
 
 
-def _images(folder: Path, count: int = 3, ending: str = ".jpg") -> list[Path]:
-    paths = [folder / f"{number:03d}{ending}" for number in range(count)]
-    for number, path in enumerate(paths):
+def _images(folder: Path, count: int = 3, ending: str = ".jpg", first: int = 0) -> list[Path]:
+    paths = [folder / f"{number:03d}{ending}" for number in range(first, first + count)]
+    for number, path in enumerate(paths, start=first):
         save(path, image_of(number))
     return paths
 
@@ -24,18 +24,57 @@ def _text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def _coco(path: Path, names: Sequence[str]) -> None:
+    """A triangle of a car in each image, in COCO's form."""
+    height, width = SIZE
+    images = [{"id": i + 1, "file_name": name, "width": width, "height": height} for i, name in enumerate(names)]
+    outline = {"segmentation": [[2, 2, 22, 2, 22, 22]], "bbox": [2, 2, 20, 20], "area": 200, "iscrowd": 0}
+    entries = [{"id": i + 1, "image_id": i + 1, "category_id": 1, **outline} for i in range(len(names))]
+    categories = [{"id": 1, "name": "car"}]
+    _text(path, json.dumps({"info": {}, "categories": categories, "images": images, "annotations": entries}))
+
+
 def coco_roboflow(root: Path) -> None:
     """Roboflow's COCO: {train,valid}/_annotations.coco.json beside the images."""
-    for split in ("train", "valid"):
-        images = [{"id": i, "file_name": p.name} for i, p in enumerate(_images(root / split))]
-        content = {"info": {}, "categories": [], "images": images, "annotations": []}
-        _text(root / split / "_annotations.coco.json", json.dumps(content))
+    for number, split in enumerate(("train", "valid")):
+        paths = _images(root / split, first=50 * number)
+        _coco(root / split / "_annotations.coco.json", [path.name for path in paths])
+
+
+def coco_cvat(root: Path) -> None:
+    """CVAT's COCO 1.0 with images: annotations/instances_default.json and images/default/."""
+    paths = _images(root / "images" / "default")
+    _coco(root / "annotations" / "instances_default.json", [path.name for path in paths])
+
+
+def coco_cvat_flat(root: Path) -> None:
+    """The same as older versions write it, with images/ alone."""
+    paths = _images(root / "images")
+    _coco(root / "annotations" / "instances_default.json", [path.name for path in paths])
+
+
+def coco_label_studio(root: Path) -> None:
+    """Label Studio's COCO: result.json, whose images are named from its own folder."""
+    paths = _images(root / "images")
+    _coco(root / "result.json", [f"images/{path.name}" for path in paths])
+
+
+def coco_label_studio_windows(root: Path) -> None:
+    """The same from a server on Windows."""
+    paths = _images(root / "images")
+    _coco(root / "result.json", [f"images\\{path.name}" for path in paths])
+
+
+def coco_in_one_folder(root: Path) -> None:
+    """Images of two endings and one JSON, side by side, and a note."""
+    paths = [*_images(root, 2), *_images(root, 2, ".png", first=50)]
+    _coco(root / "labels.json", [path.name for path in paths])
+    _text(root / "README.txt", "exported\n")
 
 
 def coco_next_to_images(root: Path) -> None:
     """The form in which FiftyOne and CVAT write it: images/ and one JSON."""
-    images = [{"id": i, "file_name": p.name} for i, p in enumerate(_images(root / "images"))]
-    _text(root / "labels.json", json.dumps({"images": images, "annotations": [], "categories": []}))
+    _coco(root / "labels.json", [path.name for path in _images(root / "images")])
 
 
 def coco_untouched(root: Path) -> None:
@@ -208,6 +247,11 @@ def mmseg(root: Path) -> None:
 
 TOOLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "coco_roboflow": (coco_roboflow, "COCO annotations"),
+    "coco_cvat": (coco_cvat, "COCO annotations"),
+    "coco_cvat_flat": (coco_cvat_flat, "COCO annotations"),
+    "coco_label_studio": (coco_label_studio, "COCO annotations"),
+    "coco_label_studio_windows": (coco_label_studio_windows, "COCO annotations"),
+    "coco_in_one_folder": (coco_in_one_folder, "COCO annotations"),
     "coco_next_to_images": (coco_next_to_images, "COCO annotations"),
     "coco_untouched": (coco_untouched, "COCO annotations"),
     "labelme": (labelme, "LabelMe"),

@@ -165,6 +165,20 @@ def test_what_is_a_warning_to_check_or_accepted_by_name_trains(root: Path, break
     assert train(root, word, "--dry-run").exit_code == 0
 
 
+def test_grey_images_among_colour_ones_are_one_line_of_a_training_with_their_number(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 3):
+        path = root / f"train/images/00{number}.png"
+        broken.save(path, np.asarray(Image.open(path).convert("L")))
+    assert "train/images/001.png" in segatlas("data", "check", root).stdout
+    for mode in ((), ("--dry-run",)):
+        caplog.clear()
+        assert train(root, *mode).exit_code == 0
+        told = "data: 3 images have other channels: images are read with 3 channels; these are converted to that"
+        assert [record.getMessage() for record in caplog.records if "channels" in record.getMessage()] == [told]
+
+
 def test_faults_beyond_the_sample_are_found_by_headers_and_bytes(root: Path) -> None:
     """Two samples a split are decoded: the first and the last."""
     cfg = DataConfig(root=str(root), classes=("ground", "disc"))

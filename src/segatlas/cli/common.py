@@ -16,7 +16,7 @@ import typer
 
 from segatlas.cache import OFFLINE_VARIABLE
 from segatlas.cli import completion
-from segatlas.errors import ConfigError, SegAtlasError, UsageError
+from segatlas.errors import ConfigError, DataError, SegAtlasError, UsageError
 from segatlas.printable import json_line, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -169,6 +169,20 @@ def telling_lines(words: Sequence[str], config_file: Path | None = None) -> Iter
 
         recipe, overrides = split_words(words)
         raise located(error, config_file or recipe or {}, overrides) from None
+
+
+@contextmanager
+def telling_moved_data() -> Iterator[None]:
+    """Say which key names the place of a run's data, where these are not any more where they were."""
+    try:
+        yield
+    except DataError as error:
+        from segatlas.data.datasets.paired import MissingRootError
+
+        if not isinstance(error, MissingRootError):
+            raise
+        text = str(error).removeprefix(f"{printable(error.path)}: ")
+        raise DataError(f"{text}; if the data were moved, add their place: data.root=FOLDER", error.path) from error
 
 
 UNNAMED = ""

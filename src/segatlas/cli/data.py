@@ -96,6 +96,8 @@ def check(
             repair(found, fix, bar.report)
         record["fixed"] = str(fix)
         _print_fixed(fix, console)
+    elif found.ok and found.splits.get("train", (0, 0))[0]:
+        console.print(f"next: {_train_command(words, config_file)}", markup=False)
     if json_line:
         print_json_line(record)
     if not found.ok:
@@ -338,6 +340,17 @@ def _fix_command(words: Sequence[str] | None, config_file: Path | None) -> str:
 
     typed = [*(words or ()), *(["--config", str(config_file)] if config_file else [])]
     return f"segatlas data check {' '.join(map(shlex.quote, typed))} {FIX_OPTION}"
+
+
+def _train_command(words: Sequence[str] | None, config_file: Path | None) -> str:
+    """Return what trains on the data that were looked at, with the keys that were given."""
+    from segatlas.config import recipes
+
+    typed = [*(words or ())]
+    if typed and typed[0] in recipes() and Path(typed[0]).is_dir():
+        typed[0] = f"./{typed[0]}"  # a folder that is called as a recipe is
+    typed += ["--config", str(config_file)] if config_file else []
+    return f"segatlas train {printable(shlex.join(typed))}"
 
 
 def _print_finding(finding: Finding, found: CheckReport, console: Console) -> None:

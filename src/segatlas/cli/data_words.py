@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from segatlas.cli.common import load_recipe
 from segatlas.errors import SegAtlasError, UsageError
+from segatlas.files import near_paths
 
 if TYPE_CHECKING:
     from segatlas.recipe import Config
@@ -39,17 +40,29 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
         return Config.load({"data": {"name": data.name, "root": data.root}}, *words[1:])
     is_recipe = first in recipes() or first.endswith((".yaml", ".yml"))
     if first and "=" not in first and not is_recipe and config_file is None:
-        close = difflib.get_close_matches(first, recipes(), n=1)
-        hint = f"; nearest recipe: {close[0]}" if close else ""
-        what = "is a file" if Path(first).exists() else "no such folder, and no recipe of that name"
-        raise UsageError(f"{first}: {what}{hint}")
+        raise _neither_folder_nor_recipe(first)
     return load_recipe(words, config_file)
+
+
+def _neither_folder_nor_recipe(word: str) -> UsageError:
+    """Return what is said of a first word that means nothing, with folders and recipes that are called nearly so."""
+    from segatlas.config import recipes
+
+    what = "is a file" if Path(word).exists() else "no such folder, and no recipe of that name"
+    folders = [str(path) for path in near_paths(word) if path.is_dir()]
+    near = difflib.get_close_matches(word, recipes(), n=3)
+    hint = f"; folder called nearly so: {', '.join(folders)}" if folders else ""
+    hint += f"; nearest recipe: {', '.join(near)}" if near else ""
+    return UsageError(f"{word}: {what}{hint or '; `segatlas config schema --recipes` lists the recipes'}")
 
 
 def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     """Return the words of a training in which a folder in a recipe's place has become a recipe and keys, and a line.
 
     The line says what was taken, or that a folder is called as a recipe is; it is empty where there is nothing to say.
+
+    Raises:
+        UsageError: the first word is no folder, no recipe and no file.
     """
     from segatlas.config import recipes
     from segatlas.data import targets_of
@@ -57,7 +70,11 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
 
     first = words[0] if words else ""
     folder = Path(first).expanduser()
-    if not first or "=" in first or not folder.is_dir():
+    if not first or "=" in first:
+        return list(words), ""
+    if not folder.is_dir():
+        if first not in recipes() and not first.endswith((".yaml", ".yml")) and not folder.exists():
+            raise _neither_folder_nor_recipe(first)
         return list(words), ""
     if first in recipes():
         return list(words), f"{first} is taken as the recipe of that name; for the folder write ./{first}"

@@ -19,6 +19,7 @@ from segatlas.cli.common import (
     QuietOption,
     human,
     print_json_line,
+    telling_moved_data,
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
@@ -100,11 +101,10 @@ def evaluate(
     options |= {"sources": source or (), "size_bounds": _parsed(parse_bounds, size_bounds)}
     options |= {"small_classes": _parsed(parse_names, small_classes)}
 
-    from segatlas import evaluation
     from segatlas.evaluation.csv_files import write_tables
 
     console = human(json_line=json_line)
-    opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
+    opened = _open_all(names, data, split, overrides=overrides, **options)
     if compare:
         check_comparable(opened)
     targets = plan_files(opened, folders, in_run=out is None)
@@ -148,6 +148,14 @@ def _print_differences(compared: Comparison | None, console: Console) -> None:
 
     for line in [] if compared is None else short_differences(compared):
         console.print(line, markup=False, soft_wrap=True)
+
+
+@telling_moved_data()
+def _open_all(names: Sequence[str], data: str | None, split: str | None, **options: Any) -> list[Evaluation]:
+    """Open all models and data, arguments as of `open_evaluation`, before the first image is scored."""
+    from segatlas.evaluation import open_evaluation
+
+    return [open_evaluation(name, data, split, **options) for name in names]
 
 
 def _print_rest(

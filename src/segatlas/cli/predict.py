@@ -194,6 +194,10 @@ def _predict_images(
 ) -> None:
     """Predict images: SOURCE into a folder, or the pair of --input and --output."""
     out, output_file = asked.out, pair[1]
+    if not source and pair == (None, None):
+        what, too = ("which images?", "") if out else ("which images, and where to?", " and --out DIR")
+        example = f"segatlas predict {printable(asked.model)} photos --out {printable(out or 'results')}"
+        raise UsageError(f"{what} give files, folders or globs{too}, or --input FILE --output FILE: {example}")
     single = _single(source, out, *pair)
     asked.check_words()
     if single and asked.save is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from segatlas.cli.common import (
     load_recipe,
     print_json_line,
     telling_lines,
+    telling_moved_data,
 )
 from segatlas.cli.data_words import with_recipe
 from segatlas.errors import UsageError
@@ -119,7 +121,7 @@ def start(
     from segatlas.training.fit import is_first_process
 
     try:
-        with telling_lines(words, config):
+        with telling_lines(words, config), telling_moved_data() if resume else nullcontext():
             run = run_training(cfg, resume=resume, quiet=quiet)
     except Interrupted as stop:
         how = "a checkpoint was written" if stop.saved else "stopped at once"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_below, dataset_class, describe_layout
-from segatlas.data.datasets.foreign import recognise
+from segatlas.data.datasets.foreign import recognise, without_masks
 from segatlas.data.store import Store
 from segatlas.errors import DataError
 
@@ -40,7 +40,13 @@ def create_dataset(
     cfg = checked(cfg)
     root = kind.prepare(cfg)
     if not kind.reads(cfg, root):
-        raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)
+        text = f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it"
+        if hint := _hint(root):
+            raise DataError(f"{text} {hint}", root)
+        alone = without_masks(root) if cfg.name == "folder" else ""
+        raise DataError(
+            f"{alone}. It {text} holds {_content(root)}" if alone else f"{text} holds {_content(root)}", root
+        )
     return kind(cfg, split, seed, store, target)
 
 
@@ -58,6 +64,7 @@ def targets_of(cfg: DataConfig, split: str) -> tuple[str, ...]:
 
 
 def _hint(root: Path) -> str:
+    """Return what a folder is instead; "" where it is like nothing known."""
     guess = describe_layout(root)
     if guess is not None:
         return f"looks like a {guess} layout: data.name={guess}"
@@ -65,7 +72,7 @@ def _hint(root: Path) -> str:
         return f"holds {below.name}, laid out as data.name={describe_layout(below)}: data.root={below}"
     if (foreign := recognise(root)) is not None:
         return f"{foreign.text(root)}; {foreign.advice}"
-    return f"holds {_content(root)}"
+    return ""
 
 
 def _content(root: Path) -> str:

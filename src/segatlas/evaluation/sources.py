@@ -15,6 +15,7 @@ from segatlas.data.datasets import dataset_below, dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
+from segatlas.files import near_paths
 from segatlas.printable import printable
 from segatlas.recipe import Config
 from segatlas.structures import VolumeSlices
@@ -101,7 +102,9 @@ def _nothing_of_that_name(name: str) -> UsageError:
             f"{name}: no such folder; a dataset has that name: give the folder of its files, or a recipe{such}"
         )
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; nearest recipe: {close[0]}" if close else "; a file's name ends in .yaml"
+    folders = [str(path) for path in near_paths(name) if path.is_dir()]
+    hint = f"; folder called nearly so: {', '.join(folders)}" if folders else ""
+    hint += f"; nearest recipe: {close[0]}" if close else "" if folders else "; a file's name ends in .yaml"
     return UsageError(f"{name}: no such folder, no dataset ({', '.join(DATASETS)}) and no recipe of that name{hint}")
 
 

@@ -16,6 +16,7 @@ from segatlas.checkpoint.model_folder import local_model, pretrained_weights, re
 from segatlas.config.objects import NETWORK_FIELDS
 from segatlas.downloads.hugging_face import fetch_folder, is_hub_id
 from segatlas.errors import WeightsError
+from segatlas.files import near_paths
 from segatlas.hub.catalogue import is_published, nearest_published
 from segatlas.hub.fetching import fetch_published
 from segatlas.models import ARCHITECTURES, load_architecture
@@ -82,12 +83,16 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
         return place
     if is_published(str(path)):
         return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
+    here = ", ".join(printable(other) for other in near_paths(path))
+    hint = f"; called nearly so here: {here}" if here else ""
     if not os.path.lexists(Path(path).expanduser()) and is_hub_id(str(path)):
-        return fetch_folder(str(path), (CARD_FILE, WEIGHTS_FILE), offline=offline)
+        try:
+            return fetch_folder(str(path), (CARD_FILE, WEIGHTS_FILE), offline=offline)
+        except WeightsError as error:
+            raise WeightsError(f"{error}{hint}") from error
     near = nearest_published(str(path))
-    raise WeightsError(
-        f"{printable(path)}: no such file or folder" + (f"; published weights like it: {near}" if near else "")
-    )
+    hint += f"; published weights like it: {near}" if near else ""
+    raise WeightsError(f"{printable(path)}: no such file or folder{hint}")
 
 
 def find_start(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from segatlas.config.schema import TrainConfig
-from segatlas.data.checks import look_before_training
+from segatlas.data.checks import Finding, look_before_training
 from segatlas.data.checks.quick import SAMPLES
 from segatlas.data.checks.samples import spread
 from segatlas.data.collate import collate
@@ -37,8 +37,7 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
     )
     for finding in look.findings:
         if finding.severity == "warning":
-            LOGGER.warning("data: %s%s - %s", f"{finding.files[0]}: " if finding.files else "", finding.fault,
-                           finding.repair)  # fmt: skip
+            LOGGER.warning("data: %s", _in_a_line(finding))
     if look.errors:
         first, *others = look.errors
         more = sorted({finding.title for finding in others} - {first.title})
@@ -54,6 +53,15 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
         look.files,
         look.samples,
     )
+
+
+def _in_a_line(finding: Finding) -> str:
+    """Return a warning with its first file; of images that are only converted their number: `data check` lists them."""
+    if finding.kind == "mixed_channels":
+        count = len(finding.files)
+        return f"{count} image{' has' if count == 1 else 's have'} other channels: {finding.fault}"
+    file = f"{finding.files[0]}: " if finding.files else ""
+    return f"{file}{finding.fault} - {finding.repair}"
 
 
 def check_heeded(config: Config, train: SegmentationData) -> None:

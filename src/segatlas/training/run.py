@@ -11,7 +11,7 @@ from typing import Any
 
 from segatlas.checkpoint.model_folder import PRETRAINED_FILE
 from segatlas.errors import SegAtlasError, UsageError
-from segatlas.files import point_link, sweep_leftovers
+from segatlas.files import near_paths, point_link, sweep_leftovers
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.run_lock import LOCK_FILE, RunLock
@@ -189,7 +189,9 @@ def find_run(where: str | Path, *, root: str = "runs") -> RunFolder:
     if path.suffix == ".ckpt":
         path = path.resolve().parent.parent
     if not (path / "config.yaml").exists():
-        raise UsageError(f"nothing to resume: {path} is not a run folder (it has no config.yaml)")
+        near = ", ".join(str(other) for other in near_paths(path) if (other / "config.yaml").exists())
+        hint = f"; a run called nearly so: {near}" if near else ""
+        raise UsageError(f"nothing to resume: {path} is not a run folder (it has no config.yaml){hint}")
     folder, here = path.resolve(), Path.cwd()
     if not named.is_absolute() and here in folder.parents:
         folder = folder.relative_to(here)

@@ -14,7 +14,7 @@ from segatlas.data.checks.rules import find_all
 from segatlas.data.checks.scan import Progress, scan_files
 from segatlas.data.datasets import dataset_below, dataset_class, describe_layout
 from segatlas.data.datasets.folder import split_folders
-from segatlas.data.datasets.foreign import recognise
+from segatlas.data.datasets.foreign import recognise, without_masks
 from segatlas.data.datasets.listing import SPLITS, Part
 from segatlas.data.options import checked
 from segatlas.errors import UsageError
@@ -138,6 +138,8 @@ def _layout_finding(cfg: DataConfig, root: Path) -> Finding | None:
     else:
         lists = "; or list pairs in data.lists={train: FILE.csv}"
         repair = f"lay it out as {FOLDER_LAYOUT + lists if cfg.name == 'folder' else kind.layout}"
+        alone = without_masks(root) if cfg.name == "folder" else ""
+        fault = f"{alone}; it {fault}" if alone else fault
     return Finding(kind="layout", severity="error", files=(root,), fault=fault, repair=repair)
 
 

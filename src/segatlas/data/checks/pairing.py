@@ -11,7 +11,7 @@ from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats
-from segatlas.data.datasets.foreign import masks_meant
+from segatlas.data.datasets.foreign import brush_advice, masks_meant
 from segatlas.data.datasets.listing import Companions, Item, Part
 
 Attached = tuple[str, str, Path, ImageStats | MaskStats | TruthStats | None]
@@ -79,15 +79,16 @@ def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str
         there = "" if found.folder.is_dir() else f"; there is no folder {found.folder}"
         if kinds[0] == "missing_mask" and (other := masks_meant(found.folder)) is not None:
             there += f", but {other}: rename it to {found.folder.name}"
+        advice = brush_advice(found.extra) if kinds[0] == "missing_mask" else ""
         what = "" if kinds[0] == "missing_mask" else f"no {found.words}: "
         yield Finding(
             kind=kinds[0],
             severity="error",
             files=found.missing,
             fault=f"{what}no file of the same stem in {found.folder}{there}",
-            repair=f"add the {found.label} (equal stems), or leave the images out: {fix}",
+            repair=advice or f"add the {found.label} (equal stems), or leave the images out: {fix}",
         )
-    if found.extra:
+    if found.extra and not (kinds[0] == "missing_mask" and found.missing and brush_advice(found.extra)):
         yield Finding(
             kind=kinds[1],
             severity="warning",

@@ -159,9 +159,11 @@ def _read_colors(masks: Sequence[MaskStats], encoding: LabelEncoding) -> Reading
     """Take the declared palette where it explains all colours, else number the colours found by R, G, B.
 
     Where classes are named and the masks show one colour more, which is white, white means "ignore". Names that
-    have colours of their own are given to no others.
+    have colours of their own are given to no others. What a tool has written about colours stands in for what is not
+    declared, if it knows every colour.
     """
     real = _real_codes(masks, by_color=True)
+    encoding = _with_exported(encoding, real)
     declared = [pack_color(color) for color in encoding.palette or ()]
     names = encoding.classes or ()
     if declared and any(mask.is_lossy for mask in masks):  # JPEG moves colours a little
@@ -184,6 +186,18 @@ def _read_colors(masks: Sequence[MaskStats], encoding: LabelEncoding) -> Reading
     colors = tuple(unpack(code) for _, code in by_label)
     named = encoding if names and len(names) == len(colors) else LabelEncoding()
     return _named(named, None, table, by_color=True, found_colors=colors, real=tuple(table), notes=notes)
+
+
+def _with_exported(encoding: LabelEncoding, real: set[int]) -> LabelEncoding:
+    """Return what is declared, with the colours that a tool has written where these explain all that masks show."""
+    known = encoding.exported
+    if known is None or known.colors is None or encoding.palette or not real <= {*map(pack_color, known.colors)}:
+        return encoding
+    if encoding.classes is not None and set(encoding.classes) != set(known.names):
+        return encoding
+    colors = dict(zip(known.names, known.colors, strict=True))
+    names = encoding.classes or known.names
+    return replace(encoding, classes=names, palette=tuple(colors[name] for name in names))
 
 
 def _notes_on_names(names: Sequence[str], table: dict[int, int]) -> tuple[str, ...]:

@@ -59,7 +59,10 @@ def repair(found: CheckReport, out: str | Path, progress: Progress | None = None
     """
     out, scan, reading = Path(out), found.scan, found.reading
     if scan is None or reading is None:
-        raise DataError("its files could not be listed, so nothing can be repaired", found.root)
+        raise DataError(
+            "no copy is written: the layout comes first; do what `data check` says of it, then give --fix again",
+            found.root,
+        )
     check_new_folder(out, found.root)
     standard = standard_of(scan)
     if standard is None or scan.obstacle:

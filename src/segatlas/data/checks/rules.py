@@ -21,7 +21,9 @@ from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.splits import check_labels, check_range, check_splits
 from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats, is_too_large, unpack
 from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets.color_tables import table_words
 from segatlas.data.datasets.folder import HEADERS_READ, FolderData
+from segatlas.data.datasets.foreign import WHERE_KEYS_GO
 from segatlas.data.datasets.listing import Item
 from segatlas.data.formats.masks import IGNORE, LOSSY, MAX_CLASSES, code_text
 from segatlas.data.formats.pixels import can_convert, common_channels
@@ -116,10 +118,9 @@ def check_colors(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             fault = f"about {count} colours, and mixtures of them, instead of class indices"
             repair = f"write index masks: {fix_command(scan)}"
         else:
-            colors = [(*unpack(code), label) for code, label in reading.table.items()]
-            table = ", ".join(f"'{red},{green},{blue}': {label}" for red, green, blue, label in colors)
-            names = f' "data.classes=[{", ".join(reading.classes)}]"' if _names_differ(scan, reading) else ""
-            repair = f'add "data.label_colors={{{table}}}"{names}\nor write index masks: {fix_command(scan)}'
+            colors = {unpack(code): label for code, label in reading.table.items()}
+            words = table_words(colors, reading.classes if _names_differ(scan, reading) else ())
+            repair = f"{WHERE_KEYS_GO} {words}\nor write index masks: {fix_command(scan)}"
             fault = f"{count} colours instead of class indices"
         fault = "; ".join([fault, *reading.notes])
         yield Finding(
@@ -145,8 +146,9 @@ def check_colors(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 
 
 def _names_differ(scan: ScanResult, reading: Reading) -> bool:
-    """Whether classes are named, but not those of the reading: the file of names must then be overruled."""
-    return scan.listing.encoding.classes not in (None, reading.classes)
+    """Whether the names of the reading have to be told, for no file of names says them, or another one does."""
+    stated = scan.listing.encoding.classes
+    return stated != reading.classes and (stated is not None or scan.listing.encoding.exported is not None)
 
 
 def check_codes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
@@ -166,7 +168,8 @@ def check_codes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             kind="single_class",
             severity="error",
             fault=f"all {len(masks)} masks show {'only class 0' if seen else 'no label'}; two classes are the least",
-            repair='name the classes: "data.classes=[background, object]", and see that masks show the second one',
+            repair=f'name the classes, {WHERE_KEYS_GO} "data.classes=[background, object]", and see that masks show '
+            "the second one",
         )
     yield from _sparse(reading, seen, len(labelled))
 
@@ -360,7 +363,7 @@ def _black_white(scan: ScanResult, reading: Reading, masks: Sequence[MaskStats],
         repair = f"write them as 0/1: {fix}"
     else:
         fault = "the masks hold 0 and 255, but 255 means 'ignore': nothing would be learned about the object"
-        repair = f'add "data.label_map={{0: 0, 255: 1}}"\nor write 0/1 masks: {fix}'
+        repair = f'{WHERE_KEYS_GO} "data.label_map={{0: 0, 255: 1}}"\nor write 0/1 masks: {fix}'
     return Finding(
         kind="black_white",
         severity="error",
@@ -382,8 +385,8 @@ def _out_of_range(scan: ScanResult, reading: Reading, bad: dict[Path, dict[int, 
         expected = _expected(reading)
         ignored = f"[{', '.join(code_text(code) for code in sorted({*scan.listing.encoding.ignore, *codes}))}]"
         repair = (
-            f'ignore? add "data.ignore={ignored}"\nor write 255 there: {fix_command(scan)}\na class? name it in '
-            "data.classes"
+            f'ignore? {WHERE_KEYS_GO} "data.ignore={ignored}"\nor write 255 there: {fix_command(scan)}\na class? name '
+            "it in data.classes"
             if len(codes) <= MAX_CLASSES
             else f"are these masks of classes? Make the codes 'ignore': {fix_command(scan)}"
         )
@@ -418,7 +421,8 @@ def _sparse(reading: Reading, seen: set[int], count: int) -> Iterator[Finding]:
         severity="warning",
         fault=f"{len(codes)} codes ({', '.join(map(str, codes[:MOST_CLASSES_SHOWN]))}{', ...' * (len(codes) > 12)}) "
         f"would make {count} classes, most of them never seen",
-        repair=f'if these are all classes: "data.label_map={{{table}}}"; else name them in data.classes',
+        repair=f'if these are all classes, {WHERE_KEYS_GO} "data.label_map={{{table}}}"; else name them in '
+        "data.classes",
     )
 
 

@@ -243,7 +243,7 @@ def matched(items: Iterable[Item], images: Sequence[CocoImage], endings: Sequenc
     by_path: dict[str, CocoImage] = {}
     by_name: dict[str, list[CocoImage]] = {}
     for one in images:
-        path = PurePosixPath(one.file_name).with_suffix("")
+        path = PurePosixPath(one.file_name.replace("\\", "/")).with_suffix("")  # tools on Windows write \\
         ending = next((ending for ending in endings if path.name.endswith(ending) and path.name != ending), "")
         path = path.with_name(path.name.removesuffix(ending))
         by_path[path.as_posix()] = one

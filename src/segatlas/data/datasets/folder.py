@@ -30,8 +30,9 @@ from pydantic import Field
 from segatlas.config.mask_values import Color, MaskCode
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
+from segatlas.data.datasets.color_tables import named_colors
 from segatlas.data.datasets.folder_objects import InstancesOptions, objects_there, with_objects
-from segatlas.data.datasets.foreign import masks_meant
+from segatlas.data.datasets.foreign import brush_advice, masks_meant
 from segatlas.data.datasets.listing import (
     SPLITS,
     Fault,
@@ -285,10 +286,13 @@ def _missing_mask_text(masks: Path, split: str, part: Part) -> str:
         hint = "" if other is None else f", but {other}: rename it to {masks.name}"
         return f"has no mask: there is no folder {masks}{hint}"
     loose = {mask.stem: mask for mask in part.masks_without_image}
+    total = count + len(part.items)
+    told = f"has no mask in {masks} ({count} of {total} images of {split} have none)"
+    if advice := brush_advice(part.masks_without_image):
+        return f"{told}: {advice}"
     close = difflib.get_close_matches(path.stem, loose, n=1, cutoff=0.5)
     hint = f"; the nearest mask is {loose[close[0]]}, but stems must be equal" if close else ""
-    total = count + len(part.items)
-    return f"has no mask in {masks} ({count} of {total} images of {split} have none){hint}"
+    return f"{told}{hint}"
 
 
 def _count_channels(items: Sequence[Item]) -> int:
@@ -373,6 +377,7 @@ def _declared(options: FolderOptions, root: Path) -> tuple[LabelEncoding, list[F
         label_map=None if colors is not None else options.label_map,
         colors=colors,
         ignore=options.ignore,
+        exported=named_colors(root),
     )
     return encoding, faults
 

@@ -8,7 +8,6 @@ or with a list, and the advice says exactly how.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from segatlas.data.datasets.coco_moves import FORM, moves
 from segatlas.data.formats.listing import has_images, is_hidden, is_image_name
 
 MOST_FOLDERS = 60
@@ -33,8 +33,20 @@ _YOLO_LINE = re.compile(r"\s*\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}\s*")
 _BRUSH_FILE = re.compile(r"task-\d+-annotation-\d+.*\.(png|npy)")
 _ROBOFLOW_MASK = "_mask.png"
 
+WHERE_KEYS_GO = "add to `segatlas data check` and `segatlas train`:"
+"""What stands before keys: a reader may not know that each command needs them."""
+
 TO_MASKS = (
-    "SegAtlas reads masks, one image file an image, and not {what}. {how} Then: ROOT/images/a.jpg and ROOT/masks/a.png"
+    "SegAtlas reads masks (one image file an image) and COCO's JSON, and not {what}. {how} Masks lie so: "
+    "ROOT/images/a.jpg and ROOT/masks/a.png"
+)
+BRUSH_ADVICE = (
+    "the masks there are Label Studio's brush labels: a file for each tag of a task, 0 and 255, and their names hold "
+    "the number of the task, not the name of an image.\n"
+    "Which image a task has, its JSON export says (id and data.image). Merge the files of a task into one mask, 0 = "
+    "background, 1, 2, ... = its tags,\n"
+    "and give it the name of the image: ROOT/images/a.jpg and ROOT/masks/a.png. Of one tag renaming is enough, with "
+    '"data.label_map={0: 0, 255: 1}"'
 )
 
 
@@ -131,7 +143,8 @@ def _cvat_masks(tree: Tree) -> Foreign | None:
         images = "JPEGImages" if (home / "JPEGImages").is_dir() else "the folder of the images (the export has none)"
         advice = (
             f"its masks are colours and can be read: rename {images} to images and SegmentationClass to masks, and "
-            f'add\ndata.name=folder "data.classes={_listed(names)}" "data.label_colors={{{table}}}"'
+            f"{WHERE_KEYS_GO}\n"
+            f'data.name=folder "data.classes={listed(names)}" "data.label_colors={{{table}}}"'
         )
         return Foreign(name="a CVAT export of masks", evidence=path, advice=advice)
     return None
@@ -141,8 +154,7 @@ def _label_studio_brush(tree: Tree) -> Foreign | None:
     path = next((path for path in tree.files if _BRUSH_FILE.fullmatch(path.name)), None)
     if path is None:
         return None
-    how = "This export has a file for each label of a task: merge them into one mask an image, value = class."
-    return _no_masks("a Label Studio export of brush labels", path, "one file a label", how)
+    return Foreign(name="a Label Studio export of brush labels", evidence=path, advice=BRUSH_ADVICE)
 
 
 def _roboflow_masks(tree: Tree) -> Foreign | None:
@@ -150,10 +162,10 @@ def _roboflow_masks(tree: Tree) -> Foreign | None:
         if not any(file.name.endswith(_ROBOFLOW_MASK) for file in tree.files if file.parent == path.parent):
             continue
         names = _second_column(path)
-        classes = f'\n"data.classes={_listed(names)}"' if names else ""
+        classes = f'\n"data.classes={listed(names)}"' if names else ""
         advice = (
             "its masks hold class indices and can be read by lists: write a line `image,mask` for each X.jpg and "
-            f"X{_ROBOFLOW_MASK} into train.csv and val.csv, and add "
+            f"X{_ROBOFLOW_MASK} into train.csv and val.csv, and {WHERE_KEYS_GO}"
             f'\ndata.name=folder "data.lists={{train: train.csv, val: val.csv}}"{classes}'
         )
         return Foreign(name="a Roboflow export of masks", evidence=path, advice=advice)
@@ -166,24 +178,25 @@ def _nnunet(tree: Tree) -> Foreign | None:
         return None
     advice = (
         "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), and rename "
-        "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are not read"
+        "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are read as LiTS alone (data.name=lits)"
     )
     return Foreign(name="an nnU-Net dataset", evidence=path, advice=advice)
 
 
 # ---- tools that write polygons, boxes or text
 def _coco(tree: Tree) -> Foreign | None:
-    for path in tree.ending(".json"):
-        text = _ends(path)
-        has_lists = '"images"' in text and _has_one(text, '"annotations"', '"categories"')
-        is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
-        if has_lists and (is_named_so or '"file_name"' in text):
-            advice = (
-                "COCO's files are read where they lie so: annotations/instances_train.json (or panoptic_train.json "
-                "with its maps) and train/, likewise val; or train/instances.json beside train/images/"
-            )
-            return Foreign(name="COCO annotations", evidence=path, advice=advice)
-    return None
+    files = [(path, text) for path in islice(tree.ending(".json"), MOST_ENTRIES) if _is_coco(path, text := _ends(path))]
+    if not files:
+        return None
+    commands = "" if any('"segments_info"' in text for _, text in files) else moves(tree.root, files, tree.folders)
+    advice = f"{FORM}. Images are moved, not copied, by:\n{commands}" if commands else FORM
+    return Foreign(name="COCO annotations", evidence=files[0][0], advice=advice)
+
+
+def _is_coco(path: Path, text: str) -> bool:
+    has_lists = '"images"' in text and _has_one(text, '"annotations"', '"categories"')
+    is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
+    return has_lists and (is_named_so or '"file_name"' in text)
 
 
 def _supervisely(tree: Tree) -> Foreign | None:
@@ -200,7 +213,7 @@ def _yolo(tree: Tree) -> Foreign | None:
     path = next((path for path in texts if _YOLO_LINE.fullmatch(_first_line(path))), None)
     if path is None and any(folder.name == "labels" for folder in tree.folders):
         path = next((path for path in tree.named("data.yaml", "dataset.yaml") if "names" in _head(path)), None)
-    how = "Draw the polygons as masks; boxes are no masks."
+    how = "Where its lines are polygons, export masks or COCO from the tool that drew them; boxes are no masks."
     return None if path is None else _no_masks("YOLO", path, "labels in text files", how)
 
 
@@ -276,28 +289,29 @@ RECOGNISERS: tuple[Callable[[Tree], Foreign | None], ...] = (
         ending=".json",
         fits=_is_labelme,
         what="polygons in JSON",
-        how="LabelMe's own script labelme2voc writes masks.",
+        how="The labelme package installs no export of masks: draw the polygons (points are in pixels) into a PNG an "
+        "image, value = class, or import them into a tool that exports masks or COCO.",
     ),
     TextFiles(
         name="a Label Studio export",
         ending=".json",
         fits=_is_label_studio,
         what="its JSON",
-        how="Export 'Brush labels to PNG' or, of polygons, COCO.",
+        how="Of polygons export 'COCO'; of brush labels 'Brush labels to NumPy and PNG', a file a label, to be merged.",
     ),
     TextFiles(
         name="a VGG Image Annotator project",
         ending=".json",
         fits=_is_via,
         what="its JSON",
-        how="Draw the regions as masks.",
+        how="Of polygons it exports COCO ('Export Annotations (COCO format)'); else draw the regions as masks.",
     ),
     TextFiles(
         name="CVAT for images",
         ending=".xml",
         fits=_is_cvat_xml,
         what="annotations in XML",
-        how="Export 'Segmentation mask 1.1' from CVAT.",
+        how="Export 'Segmentation mask 1.1' or, for objects, 'COCO 1.0' from CVAT.",
     ),
     TextFiles(
         name="Pascal VOC boxes",
@@ -327,6 +341,20 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     return found
 
 
+def without_masks(root: Path) -> str:
+    """Return what is to be said of a folder that has images and no folder of masks; "" of any other."""
+    tree = _look(root)
+    known = {name.lower() for name in MASK_FOLDERS}
+    if not any(map(is_image_name, tree.files)) or any(folder.name.lower() in known for folder in tree.folders):
+        return ""
+    return "no masks were found: there are images, but no folder of masks, and a training needs a mask for each image"
+
+
+def brush_advice(masks: Iterable[Path]) -> str:
+    """Return what to do where masks without an image are Label Studio's brush labels; "" where none of them is."""
+    return BRUSH_ADVICE if any(_BRUSH_FILE.fullmatch(path.name) for path in masks) else ""
+
+
 def masks_meant(folder: Path) -> Path | None:
     """Return the folder beside a missing folder of masks that bears another usual name, such as Masks or labels."""
     return None if folder.is_dir() else _folder_with_images(folder.parent, MASK_FOLDERS)
@@ -346,8 +374,9 @@ def _second_column(path: Path) -> list[str]:
     return [row[1].strip() for row in rows if len(row) == 2]
 
 
-def _listed(names: Iterable[str]) -> str:
-    return json.dumps(list(names), ensure_ascii=False).replace('"', "'")
+def listed(names: Iterable[str]) -> str:
+    """Return names as a list of a recipe, without a double quote, so that these can stand around it."""
+    return "[" + ", ".join("'" + name.replace("'", "''") + "'" for name in names) + "]"
 
 
 def _few(paths: Iterable[Path], count: int = 20) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from segatlas.data.dataset import Color
+from segatlas.data.formats.classes import ClassNames
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -90,7 +91,9 @@ class LabelEncoding:
     """What masks are declared to hold. None = not declared, to be found out.
 
     label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "ignore". rule: for files in which
-    neither codes nor single colours are classes: what makes labels of them, and those are then the codes.
+    neither codes nor single colours are classes: what makes labels of them, and those are then the codes. exported:
+    what a tool has written beside the masks about their colours; it counts where masks are colours and nothing is
+    declared.
     """
 
     classes: tuple[str, ...] | None = None
@@ -99,6 +102,7 @@ class LabelEncoding:
     colors: Mapping[Color, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
     rule: LabelRule | None = None
+    exported: ClassNames | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ from segatlas.data.datasets.listing import (
     TruthLook,
     TruthRule,
 )
-from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.paired import MissingRootError, PairedFiles
 from segatlas.data.datasets.weak_truths import SEMANTIC, RuleOfImage, SparseLabels
 from segatlas.data.formats.coco import Size
 from segatlas.data.formats.masks import IGNORE, LabelRule
@@ -147,7 +147,11 @@ class Mixed(PairedFiles):
         for number, section in enumerate(options.sources):
             own = source_config(section, number, root)
             kind = cls.find(own.name)
-            place = kind.prepare(own)
+            try:
+                place = kind.prepare(own)
+            except MissingRootError as error:  # the key is another one
+                text = str(error).removeprefix(f"{error.path}: ")
+                raise DataError(text.replace("data.root", f"data.sources.{number}.root", 1), error.path) from None
             if not kind.reads(own, place):
                 raise DataError(f"is not laid out as data.name={own.name}: expected {kind.layout}", place)
             listings.append(kind.listing(own, place, splits))

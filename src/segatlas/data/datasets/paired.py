@@ -23,6 +23,10 @@ from segatlas.errors import DataError, UsageError
 from segatlas.structures import SemanticTarget, SourceKind, Target
 
 
+class MissingRootError(DataError):
+    """The folder that `data.root` names is not there, and another `data.root` would help."""
+
+
 class PairedFiles(ABC):
     """One split of a dataset whose samples are files; implements `SegmentationData`.
 
@@ -91,12 +95,13 @@ class PairedFiles(ABC):
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
-        """Return the root folder; UsageError when none is set, DataError when it is missing or no folder."""
+        """Return the root folder; UsageError when none is set, MissingRootError, DataError when it is no folder."""
         if cfg.root is None:
             raise UsageError(f"data.root is not set; the {cls.name} dataset needs a folder with {cls.layout}")
         root = Path(cfg.root).expanduser()
         if not root.exists():
-            raise DataError(f"data.root is missing{_nearest(root)}", root)
+            place = "" if root.is_absolute() else f": no folder {root.absolute()}"
+            raise MissingRootError(f"data.root is missing{place}{_nearest(root)}", root)
         if not root.is_dir():
             raise DataError("data.root is a file, expected a folder", root)
         return root

@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 
-from segatlas.data.formats.masks import IGNORE, LOSSY_ENDINGS, MAX_CLASSES, label_counts, read_mask
+from segatlas.data.datasets.color_tables import color_fault
+from segatlas.data.datasets.foreign import WHERE_KEYS_GO
+from segatlas.data.formats.masks import (
+    IGNORE,
+    LOSSY_ENDINGS,
+    MAX_CLASSES,
+    ColorMaskError,
+    label_counts,
+    read_mask,
+)
 from segatlas.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +38,7 @@ def count_classes(
     The number is the largest code that is not in `ignore`, plus one.
 
     Raises:
-        DataError: no masks, none that can be read, JPEG masks (unless `lossy`), colour masks only, more than 255
+        DataError: no masks, none that can be read, JPEG masks (unless `lossy`), most of them colours, more than 255
             classes, or fewer than two.
     """
     if not masks:
@@ -45,6 +54,8 @@ def count_classes(
     largest_codes = [
         -1 if isinstance(codes, DataError) else max(codes.difference(ignore), default=-1) for codes in read
     ]
+    if any(isinstance(error, ColorMaskError) for error in errors) and (fault := color_fault(masks, root)):
+        raise fault
     if len(errors) == len(read):
         raise errors[0]
     largest = max(largest_codes)
@@ -54,6 +65,10 @@ def count_classes(
         raise DataError(f"{known}; map the codes in data.label_map, or add {largest} to data.ignore", where)
     if largest < 1:
         found = "only class 0" if largest == 0 else "no label"
+        if errors:
+            text = str(errors[0]).removeprefix(f"{errors[0].path}: ")
+            how_many = f"{len(errors)} of {len(masks)} masks cannot be read, and the others show {found}"
+            raise DataError(f"{text}; {how_many}", errors[0].path)
         raise DataError(f"the {len(masks)} masks show {found}; at least two classes are needed (data.classes)", root)
     return largest + 1, errors
 
@@ -61,20 +76,25 @@ def count_classes(
 def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> None:
     """Raise DataError where every mask holds only 0 and 255: 255 would be "ignore", and nothing be learned.
 
-    Stops reading at the first mask with another code. A mask that cannot be read is reported when it is loaded.
+    Stops reading at the first mask with another code, or with colours. A mask that cannot be read is reported when it
+    is loaded.
     """
-    white = None
+    white, unread = None, 0
     for path in masks:
         try:
             codes = mask_codes(path, lossy=lossy)
+        except ColorMaskError:
+            return
         except DataError:
+            unread += 1
             continue
         if codes - {0, IGNORE}:
             return
         white = path if IGNORE in codes and white is None else white
     if white is not None:
+        which = f"all {len(masks) - unread} masks" + (" that can be read" if unread else "")
         raise DataError(
-            f"all {len(masks)} masks hold only 0 and 255, but 255 means 'ignore'. If 255 is the object, add "
+            f"{which} hold only 0 and 255, but 255 means 'ignore'. If 255 is the object, {WHERE_KEYS_GO} "
             '"data.label_map={0: 0, 255: 1}"',
             white,
         )

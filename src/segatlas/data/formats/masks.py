@@ -29,6 +29,10 @@ LOSSY = "lossy_mask"
 Color = tuple[int, int, int]
 
 
+class ColorMaskError(DataError):
+    """A mask holds colours, and no table says what they mean."""
+
+
 def read_mask(
     path: str | Path,
     colors: Mapping[Color, int] | None = None,
@@ -49,7 +53,8 @@ def read_mask(
         (H, W) uint8, uint16 or int32, the smallest of the three that the file's type fits.
 
     Raises:
-        DataError: unreadable file; compressed with loss; a colour that is not in the table; a colour mask without one.
+        DataError: unreadable file; compressed with loss; a colour that is not in the table.
+        ColorMaskError: a colour mask without a table.
     """
     return decode_mask(read_bytes(path), colors, lossy=lossy, name=path, max_pixels=max_pixels)
 
@@ -77,7 +82,7 @@ def decode_mask(
         return array
     if (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all():
         return np.ascontiguousarray(array[..., 0])
-    raise DataError(_color_mask_message(array, name), name)
+    raise ColorMaskError(_color_mask_message(array, name), name)
 
 
 def read_raw(path: str | Path, *, as_colors: bool = False, max_pixels: int | None = None) -> np.ndarray:
@@ -291,14 +296,21 @@ def pack_color(color: Color) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
+def colors_in(array: np.ndarray) -> list[Color]:
+    """Return the colours of an (H, W, 3) uint8 array, by R, G, B."""
+    wide = array.astype(np.int32)
+    packed = np.unique(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])  # far quicker than rows of three
+    return [(code >> 16, code >> 8 & 255, code & 255) for code in packed.tolist()]
+
+
 def _color_mask_message(array: np.ndarray, path: str | Path) -> str:
-    colors = np.unique(array.reshape(-1, 3), axis=0)
-    some = [f"'{r},{g},{b}'" for r, g, b in colors[:3].tolist()]
+    colors = colors_in(array)
+    some = [f"'{r},{g},{b}'" for r, g, b in colors[:3]]
     listed = ", ".join(some) + (", ..." if len(colors) > 3 else "")
     text = f"is a colour mask with {len(colors)} colours ({listed}), not class indices"
     if Path(path).suffix.lower() in LOSSY_ENDINGS:
         return f"{text}; JPEG has smeared them: masks must be lossless, see `segatlas data check`"
-    return f"{text}; name each in data.label_colors={{{some[0]}: 0, ...}}"
+    return f"{text}; name each in data.label_colors={{{some[0]}: 0, ...}}; `segatlas data check` prints the whole table"
 
 
 def _unknown_color_message(
