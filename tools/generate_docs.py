@@ -417,7 +417,8 @@ def json_lines() -> Iterator[str]:
         "Every command takes `--json` and then prints one machine-readable last line, whose keys are below; the rest "
         "goes to stderr. `segatlas config schema --of COMMAND` prints the same as a JSON Schema. Later versions may "
         "add keys; none is taken away or changes its meaning. A command that fails prints no such line: its message "
-        "goes to stderr, and the exit code is 2 where words, recipe or arguments are at fault, 1 for files, models and data."
+        "goes to stderr, and the exit code is 2 where words, recipe or arguments are at fault, 1 for files, models and "
+        "data."
     )
     for command in JSON_LINES:
         yield f"## segatlas {command}"
