@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +33,9 @@ MASK_FOLDERS = (
 _YOLO_LINE = re.compile(r"\s*\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}\s*")
 _BRUSH_FILE = re.compile(r"task-\d+-annotation-\d+.*\.(png|npy)")
 _ROBOFLOW_MASK = "_mask.png"
+
+FIRST_CHANNEL = "_0000"
+"""What nnU-Net ends the names of images with, for their first channel; names of masks have no such end."""
 
 TO_MASKS = (
     "SegAtlas reads masks, one image file an image, and not {what}. {how} Then: ROOT/images/a.jpg and ROOT/masks/a.png"
@@ -165,8 +169,9 @@ def _nnunet(tree: Tree) -> Foreign | None:
     if path is None:
         return None
     advice = (
-        "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), and rename "
-        "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are not read"
+        "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), then rename "
+        "imagesTr to images and labelsTr to masks; volumes are read in these folders where they are .nii or .nii.gz\n"
+        + channel_renames(path.parent / "imagesTr")
     )
     return Foreign(name="an nnU-Net dataset", evidence=path, advice=advice)
 
@@ -325,6 +330,18 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
             return []
         found.append((name.strip(), (int(numbers[0]), int(numbers[1]), int(numbers[2]))))
     return found
+
+
+def without_channel(stem: str) -> str:
+    """Return the stem of the mask of an image that ends in nnU-Net's first channel; "" of another stem."""
+    return stem.removesuffix(FIRST_CHANNEL) if stem.endswith(FIRST_CHANNEL) else ""
+
+
+def channel_renames(folder: Path) -> str:
+    """Return what to type to take nnU-Net's first channel off the names of the images of a folder."""
+    files = f"{shlex.quote(str(folder))}/*{FIRST_CHANNEL}.*"
+    name = f'"${{f%{FIRST_CHANNEL}.*}}.${{f##*{FIRST_CHANNEL}.}}"'
+    return f'in a shell: for f in {files}; do mv "$f" {name}; done'
 
 
 def masks_meant(folder: Path) -> Path | None:
