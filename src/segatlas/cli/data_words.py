@@ -52,8 +52,6 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     The line says what was taken, or that a folder is called as a recipe is; it is empty where there is nothing to say.
     """
     from segatlas.config import recipes
-    from segatlas.data import targets_of
-    from segatlas.data.checks import data_config
 
     first = words[0] if words else ""
     folder = Path(first).expanduser()
@@ -61,6 +59,9 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
         return list(words), ""
     if first in recipes():
         return list(words), f"{first} is taken as the recipe of that name; for the folder write ./{first}"
+    from segatlas.data import targets_of
+    from segatlas.data.checks import data_config
+
     data = data_config(folder)
     try:
         truth = next(iter(targets_of(data, "train")), "")
