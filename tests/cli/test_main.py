@@ -24,9 +24,10 @@ from segatlas.cli.main import app
 codes = []
 for line in ("--help", "--version", "config --help", "config show unet_shapes", "config check x", "config schema",
              "config check unet_shapes train.epoch=3", "config check model.name=unett", "doctor --help", "tran",
-             "models list --dataset ade20k", "config schema --of eval"):
+             "models list --dataset ade20k", "config schema --of eval", "train x --epochs 3", "test", "train imgsz=512",
+             "train x.py", "predict model=x.pt"):
     codes.append(CliRunner().invoke(app, line.split()).exit_code)
-assert codes == [0, 0, 0, 0, 2, 0, 2, 2, 0, 2, 0, 0], codes
+assert codes == [0, 0, 0, 0, 2, 0, 2, 2, 0, 2, 0, 0, 2, 2, 2, 2, 2], codes
 for line in ("train unet", "train unet_shapes train.", "train unet_shapes model.name =", "eval segf", "bench segf"):
     words = ["segatlas", *line.split()]
     asked = {"COMP_WORDS": "\\n".join(words), "COMP_CWORD": str(len(words) - 1), "_SEGATLAS_COMPLETE": "complete_bash"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,9 @@ def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Pat
     (tmp_path / "a/ann_dir").rename(tmp_path / "a/masks")
     assert segatlas("data", "check", tmp_path / "a").exit_code == 0
     nnunet(tmp_path / "b")
-    assert "without _0000" in segatlas("data", "check", tmp_path / "b").stdout
-    for path in sorted((tmp_path / "b/imagesTr").iterdir()):
-        path.rename(path.with_name(path.name.replace("_0000", "")))
+    advice = json.loads(segatlas("data", "check", tmp_path / "b", "--json").stdout)["findings"][0]["repair"]
+    assert "without _0000" in advice
+    subprocess.run(["sh", "-c", advice.partition("in a shell: ")[2]], check=True)
     (tmp_path / "b/imagesTr").rename(tmp_path / "b/images")
     (tmp_path / "b/labelsTr").rename(tmp_path / "b/masks")
     assert segatlas("data", "check", tmp_path / "b").exit_code == 0

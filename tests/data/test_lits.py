@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 from fakes.lits import AFFINE, save_volume, volume, write_decathlon, write_lits
@@ -146,6 +148,67 @@ def test_a_copy_as_folder_is_refused_for_it_would_lose_values_and_affine(root, t
     with pytest.raises(UsageError, match=r"data\.name=lits: a copy holds images, and its samples are slices"):
         to_folder(cfg(root), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "present"),
+    [
+        ({"background": 0, "organ": 1, "stone": 2}, ("background", "organ", "stone"), [0, 1, 2]),
+        ({"0": "rest", "2": "stone", "1": "organ"}, ("rest", "organ", "stone"), [0, 1, 2]),
+        ({"rest": 0, "stone": 2, "ignore": 1}, ("rest", "stone"), [0, 1, 255]),
+        ({"0": "background", "1": "liver", "2": "cancer"}, ("background", "liver", "tumour"), [0, 1, 2]),
+        (None, ("background", "liver", "tumour"), [0, 1, 2]),
+    ],
+)
+def test_labels_of_dataset_json_name_the_classes_in_the_order_of_their_values(tmp_path, labels, names, present):
+    write_decathlon(tmp_path, labels=labels)
+    data = create_dataset(cfg(tmp_path), "train")
+    assert (data.classes, len(data.palette)) == (names, len(names))
+    assert np.unique([data.load(index).label for index in range(len(data))]).tolist() == present
+    report = examine(cfg(tmp_path))
+    assert (report.classes, report.findings) == (names, ())
+
+
+def test_the_recipe_names_classes_before_dataset_json_does(tmp_path):
+    write_decathlon(tmp_path, labels={"background": 0, "whole": [1, 2]})
+    own = cfg(tmp_path, classes=["rest", "organ", "stone"])
+    assert create_dataset(own, "train").classes == examine(own).classes == ("rest", "organ", "stone")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "'whole' is a region of several values, [1, 2]; here a voxel"),
+        ({"background": 0, "organ": 1}, "label 2"),
+    ],
+)
+def test_regions_and_values_that_dataset_json_does_not_name_are_refused(tmp_path, labels, message):
+    write_decathlon(tmp_path, labels=labels)
+    with pytest.raises(DataError) as caught:
+        load_all(cfg(tmp_path))
+    assert message in str(caught.value)
+    assert any(message in "".join((one.fault, *one.details)) for one in examine(cfg(tmp_path)).errors)
+
+
+def test_liver_with_its_tumours_is_no_grouping_of_other_classes(tmp_path):
+    write_decathlon(tmp_path, labels={"background": 0, "organ": 1, "stone": 2})
+    with pytest.raises(UsageError, match=r"data\.grouping=liver: for background, liver, tumour, not background, organ"):
+        create_dataset(cfg(tmp_path, grouping="liver"), "train")
+
+
+def test_names_of_images_that_end_in_nnu_nets_channel_are_told_with_what_renames_them(tmp_path):
+    write_decathlon(tmp_path, channel="_0000", labels={"background": 0, "organ": 1, "stone": 2})
+    with pytest.raises(DataError, match="but one called liver_0: take nnU-Net's _0000 off the names of images"):
+        create_dataset(cfg(tmp_path), "train")
+    (error,) = examine(cfg(tmp_path)).errors
+    assert "rename liver_0_0000.nii.gz to liver_0.nii.gz, and so on; in a shell: for f in " in error.repair
+    subprocess.run(["sh", "-c", error.repair.partition("in a shell: ")[2]], check=True)
+    assert examine(cfg(tmp_path)).findings == ()
+
+
+def test_the_range_of_windowed_values_is_looked_at_only_where_a_recipe_declares_one(root):
+    assert examine(cfg(root)).findings == ()
+    assert [one.kind for one in examine(cfg(root), max_value=255.0).findings] == ["value_range"]
 
 
 def test_real_volumes_of_the_decathlon_are_samples():

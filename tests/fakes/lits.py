@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,15 @@ def write_lits(root: Path, *, count: int = 5, ending: str = ".nii.gz", test: int
     return root
 
 
-def write_decathlon(root: Path, *, count: int = 3) -> Path:
-    """Write the same volumes in the folders of the Medical Decathlon."""
+def write_decathlon(root: Path, *, count: int = 3, channel: str = "", labels: object = None) -> Path:
+    """Write the same volumes in the folders of the Medical Decathlon.
+
+    channel: what names of images end in, as nnU-Net has it. labels: those of `dataset.json`; None = no such file.
+    """
     for number in range(count):
         values, label = volume(number)
-        save_volume(root / "imagesTr" / f"liver_{number}.nii.gz", values)
+        save_volume(root / "imagesTr" / f"liver_{number}{channel}.nii.gz", values)
         save_volume(root / "labelsTr" / f"liver_{number}.nii.gz", label)
+    if labels is not None:
+        (root / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}), encoding="utf-8")
     return root

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
@@ -19,6 +21,7 @@ from PIL import Image
 import segatlas
 from segatlas import drawing
 from segatlas.errors import DataError, TaskError, UsageError
+from segatlas.inference.segmentation import ELSEWHERE
 
 LABELS = np.repeat(np.array([[0, 1, 1, 2]], np.uint8), 3, axis=0)
 RESULT = segatlas.Segmentation(
@@ -39,6 +42,30 @@ def test_images_of_a_result_are_those_of_drawing():
 def test_a_result_survives_pickling_and_equals_itself():
     assert pickle.loads(pickle.dumps(RESULT)) == RESULT
     assert replace(RESULT, class_map=LABELS[::-1, ::-1].copy()) != RESULT
+
+
+@pytest.mark.parametrize("name", ["masks", "boxes", "pred_sem_seg", "names", "orig_img"])
+def test_what_results_of_other_libraries_have_is_told_with_what_is_here(name):
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; here it is .*areas\(\), polygons\(\), overlay"):
+        getattr(RESULT, name)
+    here = ELSEWHERE[name].partition(",")[0]
+    assert here in dir(RESULT) or here in RESULT.__dataclass_fields__
+
+
+def test_a_result_is_no_list_of_results():
+    with pytest.raises(TypeError, match=r"one image gives one result, not a list of them: use it without \[0\]"):
+        RESULT[0]
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(RESULT)
+    assert not isinstance(RESULT, Iterable)
+
+
+def test_looking_for_what_a_result_has_not_is_as_of_any_object():
+    assert not any(hasattr(RESULT, name) for name in ("__array_interface__", "_repr_svg_", "__len__", "masks", "foo"))
+    with pytest.raises(AttributeError, match=r"^'Segmentation' object has no attribute 'foo'$"):
+        RESULT.foo  # noqa: B018
+    assert copy.copy(RESULT) == copy.deepcopy(RESULT) == RESULT
+    assert (np.asarray(RESULT).shape, np.asarray([RESULT, RESULT]).shape) == ((), (2,))
 
 
 def test_instances_of_a_semantic_model_are_refused_naming_what_it_gives():

@@ -16,6 +16,7 @@ import typer
 
 from segatlas.cache import OFFLINE_VARIABLE
 from segatlas.cli import completion
+from segatlas.cli.foreign_words import RECIPE_WORDS
 from segatlas.errors import ConfigError, DataError, SegAtlasError, UsageError
 from segatlas.printable import json_line, printable, printable_lines
 
@@ -53,7 +54,7 @@ def set_offline(context: typer.Context, value: bool) -> bool:
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False, autocompletion=completion.recipe_words),
+    typer.Argument(metavar=RECIPE_WORDS, show_default=False, autocompletion=completion.recipe_words),
 ]
 ConfigFileOption = Annotated[Path | None, typer.Option("--config", help="A recipe file, in place of RECIPE.")]
 DebugOption = Annotated[

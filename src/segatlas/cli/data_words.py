@@ -65,8 +65,6 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
         UsageError: the first word is no folder, no recipe and no file.
     """
     from segatlas.config import recipes
-    from segatlas.data import targets_of
-    from segatlas.data.checks import data_config
 
     first = words[0] if words else ""
     folder = Path(first).expanduser()
@@ -78,6 +76,9 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
         return list(words), ""
     if first in recipes():
         return list(words), f"{first} is taken as the recipe of that name; for the folder write ./{first}"
+    from segatlas.data import targets_of
+    from segatlas.data.checks import data_config
+
     data = data_config(folder)
     try:
         truth = next(iter(targets_of(data, "train")), "")

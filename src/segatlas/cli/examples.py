@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand, TyperGroup
 
+from segatlas.cli.foreign_words import meant_by_options
 from segatlas.errors import UsageError
 
 WIDTH = 79
@@ -159,7 +161,13 @@ class CommandWithExamples(TyperCommand):
                 if not word or (word.startswith("--") and word.endswith("=")):
                     where = word.rstrip("=") or (args[place - 1] if place else path_of(ctx))
                     raise UsageError(f"nothing after {where}; is a variable of the shell empty?")
-        rest: list[str] = super().parse_args(ctx, args)
+        given = list(args)  # parsing takes words out of it
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except TyperException as error:
+            if hasattr(error, "option_name") and (told := meant_by_options(self, given)):
+                raise UsageError(f"no such option: {error.option_name}; {told}") from error
+            raise
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -12,6 +12,8 @@ import typer
 from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, prune, pseudo, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.cli.examples import CommandWithExamples, GroupWithExamples
+from segatlas.cli.foreign_words import meant_by_command
+from segatlas.errors import UsageError
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
 
@@ -40,6 +42,12 @@ class CommandGroup(GroupWithExamples):
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the table's order."""
         return list(COMMANDS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is meant; of one that another library has, say which one it is here."""
+        if args[0] not in self.commands and (told := meant_by_command(args, list(COMMANDS))):
+            raise UsageError(told)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command named on the command line."""

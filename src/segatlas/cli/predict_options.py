@@ -79,6 +79,10 @@ class Asked:
     json_line: bool
     quiet: bool
 
+    def __post_init__(self) -> None:
+        if "=" in self.model and not Path(self.model).exists():
+            raise UsageError(f"{self.model} names no model; write segatlas predict MODEL IMAGES --out DIR")
+
     def check_words(self) -> None:
         """Refuse words that mean nothing."""
         if self.mask_format not in FORMATS:

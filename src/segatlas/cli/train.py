@@ -26,6 +26,7 @@ from segatlas.cli.common import (
     telling_moved_data,
 )
 from segatlas.cli.data_words import with_recipe
+from segatlas.cli.foreign_words import meant_by_words
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 
@@ -99,7 +100,8 @@ def start(
 
             config = find_run(resume).config
     elif config is None and (not words or "=" in words[0]):
-        raise UsageError("which recipe? For example: segatlas train unet_folder data.root=DIR, or segatlas train DIR")
+        which = "which recipe? For example: segatlas train unet_folder data.root=DIR, or segatlas train DIR"
+        raise UsageError("\n".join(filter(None, (which, meant_by_words(words)))))
     cfg = load_recipe(words, config)
     check(cfg)
     console = human(json_line=json_line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import schema, yaml_tree
+from segatlas.config.habits import KEYS, what_to_write
 from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
 from segatlas.config.old_keys import grouped, tell_old_keys, todays_keys, todays_path
@@ -132,6 +133,10 @@ def _find(name: str, place: Place, folder: Path, key: str) -> Path:
     """Return the file that a recipe's name or path means. Raises ConfigError naming the nearest shipped recipe."""
     shipped = recipes()
     path = folder / name
+    if path.suffix == ".py":
+        message = "a config of MMSegmentation? They are not read; docs/from-mmsegmentation.md lists the recipes that "
+        message += "train like them, known by name, such as pspnet_ade20k"
+        raise ConfigError(name if place is COMMAND else place.file, [_at(place, key, name, message)])
     if path.is_file():
         return path
     if name in shipped:
@@ -163,8 +168,18 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])
     if not isinstance(node.value, dict):
         raise ConfigError(file, [replace(_top(file, "expected `key: value` lines"), got=show(node.plain()))])
+    if kind := _data_file(node.value):
+        raise ConfigError(file, [_top(file, f"is {kind}, no recipe; give its folder: {path.parent}")])
     problems += faults
     return _with_bases(node, path.parent, (*below, path.resolve()), problems)
+
+
+def _data_file(keys: Collection[str]) -> str:
+    """Return which library's description of a dataset has these keys, "" where it is none."""
+    if "names" in keys and {"path", "train", "val", "nc"} & {*keys}:
+        return "a YOLO data file"
+    is_nnunet = "labels" in keys and {"channel_names", "modality", "numTraining"} & {*keys}
+    return "nnU-Net's description of a dataset" if is_nnunet else ""
 
 
 def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
@@ -316,7 +331,19 @@ def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, explain(error.errors(include_url=False), data, SchemaWords(cls.model_json_schema()))
+        problems = explain(error.errors(include_url=False), data, SchemaWords(cls.model_json_schema()))
+        return None, [_with_habit(problem) for problem in problems]
+
+
+def _with_habit(problem: Problem) -> Problem:
+    """Add what to write to the problem of a top-level word that has a meaning in other libraries."""
+    meant = what_to_write(problem.key, problem.got.strip('"'))
+    is_unknown = problem.message.startswith("unknown key")
+    is_told = f"'{KEYS.get(problem.key)}'" in problem.message
+    if not meant or is_told or not (is_unknown or problem.message == "expected a group of keys"):
+        return problem
+    what = "unknown key here" if is_unknown else problem.message
+    return replace(problem, message=f"{what} - " + (f"did you mean {meant}?" if problem.key in KEYS else meant))
 
 
 def _without(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

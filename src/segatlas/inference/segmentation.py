@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
@@ -16,6 +16,23 @@ from segatlas.structures import ImageResult
 
 MOST_TOLD = 4
 """Classes that a line names."""
+
+ELSEWHERE = {
+    "masks": "instances, each with .mask",
+    "boxes": "instances, each with .box",
+    "pred_instances": "instances, each with .mask and .box",
+    "pred_sem_seg": "semantic",
+    "pred_panoptic_seg": "panoptic",
+    "seg_logits": "what Predictor.scores gives of a batch",
+    "probs": "confidence, that of the class in semantic",
+    "orig_img": "image",
+    "orig_shape": "size",
+    "names": "classes",
+    "path": "source",
+}
+"""What results of other libraries are asked for -> what it is here."""
+
+OFFERED = "a result has semantic, instances, panoptic, areas(), polygons(), overlay() and save()"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -100,6 +117,20 @@ class Segmentation(ImageResult):
 
     def _repr_html_(self) -> str:
         return drawing.result_html(self)
+
+    def __getitem__(self, index: object) -> Never:
+        raise TypeError(f"one image gives one result, not a list of them: use it without [{index!r}]; {OFFERED}")
+
+    __iter__ = None  # without it, what has __getitem__ counts as a sequence
+
+    if not TYPE_CHECKING:  # a checker would take every attribute for one that is there
+
+        def __getattr__(self, name: str) -> Never:
+            """Say where that is which a result of another library has; asked only for what is not there."""
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in ELSEWHERE:
+                text += f"; here it is {ELSEWHERE[name]}; {OFFERED}"
+            raise AttributeError(text, name=name, obj=self)
 
     def _view(self, image: ImageLike | None) -> np.ndarray | None:
         return None if image is None else as_view(image)

@@ -11,8 +11,9 @@ from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats
-from segatlas.data.datasets.foreign import brush_advice, masks_meant
+from segatlas.data.datasets.foreign import FIRST_CHANNEL, brush_advice, channel_renames, masks_meant, without_channel
 from segatlas.data.datasets.listing import Companions, Item, Part
+from segatlas.data.formats.nifti import is_volume_name
 
 Attached = tuple[str, str, Path, ImageStats | MaskStats | TruthStats | None]
 """Kind of finding, name, file, and what the file shows."""
@@ -67,6 +68,7 @@ def _masks_of(part: Part, folder: Path) -> Companions:
 
 def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str, str]) -> Iterator[Finding]:
     """Tell of images that have no file of a kind, and of files of that kind that have no image."""
+    renames = _channel_repair(found)
     if found.missing and found.is_table:
         yield Finding(
             kind=kinds[0],
@@ -86,7 +88,7 @@ def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str
             severity="error",
             files=found.missing,
             fault=f"{what}no file of the same stem in {found.folder}{there}",
-            repair=advice or f"add the {found.label} (equal stems), or leave the images out: {fix}",
+            repair=advice or renames or f"add the {found.label} (equal stems), or leave the images out: {fix}",
         )
     if found.extra and not (kinds[0] == "missing_mask" and found.missing and brush_advice(found.extra)):
         yield Finding(
@@ -94,8 +96,28 @@ def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str
             severity="warning",
             files=found.extra,
             fault=f"no file of the same stem in {images}; training leaves them out",
-            repair=f"add the images (equal stems), or leave the {found.label} out: {fix}",
+            repair=renames or f"add the images (equal stems), or leave the {found.label} out: {fix}",
         )
+
+
+def _channel_repair(found: Companions) -> str:
+    """Return what to do where names of images alone end in nnU-Net's number of a channel, else ""."""
+    masks = {_stem(path) for path in found.extra}
+    stems = {path: _stem(path) for path in found.missing}
+    first = next((path for path, stem in stems.items() if without_channel(stem) in masks), None)
+    if first is None:
+        return ""
+    new = first.name.replace(FIRST_CHANNEL, "")
+    more = any(not stem.endswith(FIRST_CHANNEL) and stem[:-5] in masks for stem in stems.values())
+    others = "\nfiles of further channels (_0001 and on) are not read: move them elsewhere" if more else ""
+    return (
+        f"nnU-Net ends names of images in their channel: rename {first.name} to {new}, and so on; "
+        f"{channel_renames(first.parent)}{others}"
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.name[: path.name.lower().rindex(".nii")] if is_volume_name(path) else path.stem
 
 
 def check_sizes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from segatlas.data.checks.findings import Finding
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.formats.masks import IGNORE
+from segatlas.data.formats.nifti import is_volume_name
 from segatlas.data.value_range import NO_DATA_REPAIR, no_data_doubt, range_doubt, range_repair
 
 
@@ -99,7 +100,8 @@ def check_range(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     ends: dict[str, list[ValueEnds]] = defaultdict(list)
     for split, item in scan.items():
         image = scan.images[item.image]
-        if not image.fault:
+        is_windowed = scan.max_value is None and is_volume_name(item.image)  # values are those of data.window, 0..1
+        if not image.fault and not is_windowed:
             ends[split].append(
                 ValueEnds(path=image.path, depth=image.depth, lowest=image.lowest, highest=image.highest)
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -35,6 +36,8 @@ _ROBOFLOW_MASK = "_mask.png"
 
 WHERE_KEYS_GO = "add to `segatlas data check` and `segatlas train`:"
 """What stands before keys: a reader may not know that each command needs them."""
+FIRST_CHANNEL = "_0000"
+"""What nnU-Net ends the names of images with, for their first channel; names of masks have no such end."""
 
 TO_MASKS = (
     "SegAtlas reads masks (one image file an image) and COCO's JSON, and not {what}. {how} Masks lie so: "
@@ -177,8 +180,9 @@ def _nnunet(tree: Tree) -> Foreign | None:
     if path is None:
         return None
     advice = (
-        "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), and rename "
-        "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are read as LiTS alone (data.name=lits)"
+        "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), then rename "
+        "imagesTr to images and labelsTr to masks; volumes are read in these folders where they are .nii or .nii.gz\n"
+        + channel_renames(path.parent / "imagesTr")
     )
     return Foreign(name="an nnU-Net dataset", evidence=path, advice=advice)
 
@@ -353,6 +357,18 @@ def without_masks(root: Path) -> str:
 def brush_advice(masks: Iterable[Path]) -> str:
     """Return what to do where masks without an image are Label Studio's brush labels; "" where none of them is."""
     return BRUSH_ADVICE if any(_BRUSH_FILE.fullmatch(path.name) for path in masks) else ""
+
+
+def without_channel(stem: str) -> str:
+    """Return the stem of the mask of an image that ends in nnU-Net's first channel; "" of another stem."""
+    return stem.removesuffix(FIRST_CHANNEL) if stem.endswith(FIRST_CHANNEL) else ""
+
+
+def channel_renames(folder: Path) -> str:
+    """Return what to type to take nnU-Net's first channel off the names of the images of a folder."""
+    files = f"{shlex.quote(str(folder))}/*{FIRST_CHANNEL}.*"
+    name = f'"${{f%{FIRST_CHANNEL}.*}}.${{f##*{FIRST_CHANNEL}.}}"'
+    return f'in a shell: for f in {files}; do mv "$f" {name}; done'
 
 
 def masks_meant(folder: Path) -> Path | None:

@@ -16,6 +16,7 @@ Layouts read, files as .nii or .nii.gz:
 1. `volume-N.nii` and `segmentation-N.nii`, at the root or in folders below it (`Training Batch 1/`, `Training Batch
    2/`); `test-volume-N.nii` is the test split.
 2. The Medical Decathlon's: `imagesTr/NAME.nii.gz` and `labelsTr/NAME.nii.gz` of the same name, `imagesTs/` is test.
+   Other sets come in these folders too, such as nnU-Net's: if `dataset.json` names other labels, they are the classes.
 
 Samples are the slices along `data.axis`, their values cut to `data.window` and brought to 0..1. A slice keeps the order
 in which its voxels are stored: volumes of LiTS lie in several ways in space, and no axis is turned or flipped by it.
@@ -24,6 +25,7 @@ in which its voxels are stored: volumes of LiTS lie in several ways in space, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,11 +33,24 @@ from pydantic import Field
 
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
-from segatlas.data.datasets.listing import SPLITS, FileListing, Item, LabelEncoding, Part, TruthClasses, match_stems
+from segatlas.data.datasets.foreign import without_channel
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    FileListing,
+    Item,
+    LabelEncoding,
+    Part,
+    TruthClasses,
+    fault_of_list,
+    match_stems,
+)
 from segatlas.data.datasets.volumes import VolumeFiles, check_volumes, held_out
+from segatlas.data.formats.dataset_json import read_labels
 from segatlas.data.formats.listing import is_hidden, walk_files
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.nifti import is_volume_name
+from segatlas.data.formats.palettes import voc_palette
+from segatlas.errors import DataError, UsageError
 
 CLASSES = ("background", "liver", "tumour")
 PALETTE = ((0, 0, 0), (200, 60, 50), (250, 210, 60))
@@ -43,7 +58,10 @@ IMAGE, LABEL, TEST = "volume-", "segmentation-", "test-volume-"
 DECATHLON = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 
 _CODES = {"tumour": {0: 0, 1: 1, 2: 2}, "liver": {0: 0, 1: 1, 2: 1}}
-_LIVER = TruthClasses(names=CLASSES[:2], palette=PALETTE[:2])
+Files = dict[str, list[Path]]
+
+_SPELLINGS = {"cancer": "tumour", "tumor": "tumour"}
+"""What a `dataset.json` of LiTS may call a class."""
 
 
 class LitsOptions(Section):
@@ -60,6 +78,9 @@ class LitsOptions(Section):
         "all", description="of train: all slices, or those alone that show more than background; val and test have all"
     )
     val_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of the volumes with labels held out as val")
+    classes: tuple[str, ...] | None = Field(
+        None, description="class names by label value; default: `labels` of dataset.json, else those of LiTS"
+    )
 
 
 class Lits(VolumeFiles):
@@ -83,16 +104,27 @@ class Lits(VolumeFiles):
         """List all volumes as train and test, whichever split is asked for; headers are read, voxels are not."""
         parts = {split: part for split in ("train", "test") if (part := _part(root, split)) != Part()}
         checked = {split: check_volumes(part) for split, part in parts.items()}
-        grouping = cfg.options(LitsOptions).grouping
-        tables = {"SemanticTarget": _LIVER} if grouping == "liver" else {}
-        names, palette = (_LIVER.names, _LIVER.palette) if tables else (CLASSES, PALETTE)
+        faults = [fault for _, found in checked.values() for fault in found]
+        parts = {split: part for split, (part, _) in checked.items()}
+        options = cfg.options(LitsOptions)
+        try:
+            encoding = _encoding(options, root)
+        except DataError as error:
+            encoding = LabelEncoding(ignore=())
+            faults.append(
+                fault_of_list(
+                    error, "correct it, or name the classes: data.classes=[background, ...]", kind="classes_file"
+                )
+            )
+            parts = {split: replace(part, error=error) for split, part in parts.items()}
+        table = TruthClasses(names=encoding.classes or CLASSES, palette=encoding.palette or PALETTE)
         return FileListing(
             root=root,
             name=cls.name,
-            parts={split: part for split, (part, _) in checked.items()},
-            encoding=LabelEncoding(classes=names, palette=palette, label_map=_CODES[grouping], ignore=()),
-            faults=tuple(fault for _, faults in checked.values() for fault in faults),
-            class_tables=tables,
+            parts=parts,
+            encoding=encoding,
+            faults=tuple(faults),
+            class_tables={"SemanticTarget": table} if table.names != CLASSES else {},
             holds_out_val=True,
         )
 
@@ -118,6 +150,32 @@ class Lits(VolumeFiles):
         return LabelRule(num_classes=len(self.classes), label_map=self.listed.encoding.label_map, ignore=())
 
 
+def _encoding(options: LitsOptions, root: Path) -> LabelEncoding:
+    """Return what values of label volumes mean: as the recipe names them, else `dataset.json`, else as in LiTS.
+
+    Raises:
+        DataError: `dataset.json` cannot be read, or names no classes of values.
+        UsageError: liver and tumour are to be one class where the classes are others.
+    """
+    named = None if options.classes or not (root / DECATHLON["train"][0]).is_dir() else read_labels(root)
+    names = options.classes or (named.names if named else CLASSES)
+    codes = {index: index for index in range(len(names))} if named is None else named.label_map
+    is_lits = (
+        tuple(_SPELLINGS.get(name.lower(), name.lower()) for name in names) == CLASSES and codes == _CODES["tumour"]
+    )
+    if not is_lits and options.grouping != "tumour":
+        raise UsageError(f"data.grouping={options.grouping}: for background, liver, tumour, not {', '.join(names)}")
+    if not is_lits:
+        return LabelEncoding(classes=names, palette=voc_palette(len(names)), label_map=codes, ignore=())
+    count = 1 + max(_CODES[options.grouping].values())
+    return LabelEncoding(
+        classes=(options.classes or CLASSES)[:count],
+        palette=PALETTE[:count],
+        label_map=_CODES[options.grouping],
+        ignore=(),
+    )
+
+
 def _part(root: Path, split: str) -> Part:
     images, labels = _decathlon(root, split)
     if not images:
@@ -127,11 +185,15 @@ def _part(root: Path, split: str) -> Part:
         dict(sorted(images.items())),
         labels,
         needs_mask=split != "test",
-        expected=lambda key: f"{LABEL}{key.rpartition('-')[2]}.nii, or labelsTr/{key}.nii.gz",
+        expected=lambda key: _expected_label(key, labels),
     )
 
 
-Files = dict[str, list[Path]]
+def _expected_label(key: str, labels: Files) -> str:
+    """Return which label volume is missing, for the message."""
+    if (name := without_channel(key)) in labels:
+        return f"called {key}, but one called {name}: take nnU-Net's _0000 off the names of images"
+    return f"{LABEL}{key.rpartition('-')[2]}.nii, or labelsTr/{key}.nii.gz"
 
 
 def _named(root: Path) -> tuple[Files, Files, Files]:
