@@ -22,6 +22,7 @@ from segatlas.conversion.stated import overlaid, require_read
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.models import find_entry
 from segatlas.printable import printable, shortened
+from segatlas.structures import SemanticLogits
 
 _SHOWN = 6
 """Names listed of a file that is not recognised."""
@@ -32,12 +33,14 @@ class Recognised:
     """An importer that fits a file: the fields of the config that it read there, and what it took by default.
 
     asked: dotted paths of settings that it looked up.
+    threshold: of a network with one logit a pixel, that of its sigmoid; None of any other.
     """
 
     importer: Importer
     fields: Mapping[str, Any]
     notes: tuple[str, ...]
     asked: frozenset[str] = frozenset()
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +192,27 @@ def recognise(
         try:
             with told_as_weights_error(f"tensors or settings that no {importer.architecture} has"):
                 fields = importer.recognise(file)
+                threshold = None if fields is None else _threshold(importer, fields, file)
         except SegAtlasError as error:
             faults.append(error)
             continue
         if fields is not None:
             notes, asked = tuple(file.notes), frozenset(file.asked)
-            found.append(Recognised(importer=importer, fields=fields, notes=notes, asked=asked))
+            one = Recognised(importer=importer, fields=fields, notes=notes, asked=asked, threshold=threshold)
+            found.append(one)
     if faults and not found:
         raise faults[0]
     return found
+
+
+def _threshold(importer: Importer, fields: Mapping[str, Any], file: ForeignWeights) -> float | None:
+    """Return the threshold of a network with one logit a pixel, None of any other."""
+    if fields.get("num_classes") != 1 or find_entry(importer.architecture)[0].output != SemanticLogits.__name__:
+        return None
+    value = load_source(importer.source).threshold(file)
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        raise WeightsError(f"threshold: got {shortened(repr(value))}, expected a number between 0 and 1")
+    return float(value)
 
 
 def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) -> bool:

@@ -25,6 +25,9 @@ _DATA_SETS = {
 _CLASSIFIERS = ("conv_seg", "fc_seg", "mask_norm")
 """What the layers of their heads with a row a class are called: class counts are compared with settings there."""
 
+_THRESHOLD = 0.3
+"""What the library takes for heads of one logit where their settings have none."""
+
 _BLOCKS_OF_LAYER3 = {18: 2, 34: 6, 50: 6, 101: 23, 152: 36, 200: 36}
 """Depth of a ResNet -> blocks of its third layer."""
 
@@ -45,7 +48,8 @@ def settings_of(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def disagreement(file: ForeignWeights) -> str:
     """See `Source`: the class count, and the depth of a ResNet."""
-    stated = _last(file.stated("model.decode_head")).get("num_classes")
+    head = _last(file.stated("model.decode_head"))
+    stated = head.get("out_channels") or head.get("num_classes")
     counts = [file.shape(name)[0] for name in file.tensors if name.startswith("decode_head.") and _is_classifier(name)]
     if counts and isinstance(stated, int) and stated not in counts:
         return f"decode_head.num_classes is {stated}, but the file has {counts[-1]} classes"
@@ -83,6 +87,12 @@ def named_facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
         palette=_colors(palette),
         data_set=_DATA_SETS.get(str(kind), str(kind or "")),
     )
+
+
+def threshold(file: ForeignWeights) -> Any:
+    """See `Source`: heads with `out_channels=1` have one."""
+    stated = _last(file.stated("model.decode_head")).get("threshold")
+    return file.setting("model.decode_head.threshold", _THRESHOLD) if stated is None else stated
 
 
 def content(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
@@ -172,5 +182,6 @@ SOURCE = Library(
     read_settings=read_settings_file,
     disagreement=disagreement,
     facts=facts,
+    threshold=threshold,
     content=content,
 )
