@@ -28,6 +28,9 @@ _CLASSIFIERS = ("conv_seg", "fc_seg", "mask_norm")
 _THRESHOLD = 0.3
 """What the library takes for heads of one logit where their settings have none."""
 
+_SPLITS, _INNER = ("train", "val", "test"), ("", ".dataset", ".datasets.0", ".0")
+"""Of which splits a configuration has datasets, and where in one that wraps others the first of these stands."""
+
 _BLOCKS_OF_LAYER3 = {18: 2, 34: 6, 50: 6, 101: 23, 152: 36, 200: 36}
 """Depth of a ResNet -> blocks of its third layer."""
 
@@ -74,13 +77,16 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
 
 
 def named_facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
-    """Return class names, colours and dataset."""
+    """Return class names, colours and dataset: of the configuration where their number is that of the file's own."""
     inner = meta.get("meta")
     inner = inner if isinstance(inner, Mapping) else {}
     named = inner.get("dataset_meta")
     named = named if isinstance(named, Mapping) else {}
     classes = named.get("classes") or inner.get("CLASSES") or ()
     palette = named.get("palette") or inner.get("PALETTE") or ()
+    stated = _stated_names(settings)
+    if stated and (not classes or len(stated["classes"]) == len(classes)):
+        classes, palette = stated["classes"], stated.get("palette") or palette
     kind = settings.get("dataset_type")
     return Facts(
         classes=tuple(str(name).strip() for name in classes),
@@ -93,6 +99,22 @@ def threshold(file: ForeignWeights) -> Any:
     """See `Source`: heads with `out_channels=1` have one."""
     stated = _last(file.stated("model.decode_head")).get("threshold")
     return file.setting("model.decode_head.threshold", _THRESHOLD) if stated is None else stated
+
+
+def _stated_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a configuration says of its dataset's classes, {} where it says nothing.
+
+    1.x has `metainfo`, of a dataset or as a variable; 0.x has `classes` and `palette` in the dataset itself.
+    """
+    file = ForeignWeights(tensors={}, settings=settings)
+    places = [*(f"{name}_dataloader.dataset" for name in _SPLITS), *(f"data.{name}" for name in _SPLITS)]
+    for place in (*(place + inner for place in places for inner in _INNER), "metainfo"):
+        found = file.stated(place)
+        named = found.get("metainfo", found) if isinstance(found, Mapping) else None
+        classes = named.get("classes") if isinstance(named, Mapping) else None
+        if isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes):
+            return named if isinstance(named, Mapping) else {}
+    return {}
 
 
 def content(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
