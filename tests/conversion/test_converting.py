@@ -220,10 +220,23 @@ def test_a_file_that_is_not_recognised_is_described_with_what_can_be_read(tmp_pa
     file = write_checkpoint(tmp_path / "other.pth", state)
     with pytest.raises(WeightsError) as error:
         sa.convert(file, tmp_path / "out")
-    for part in ("other.pth: not recognised", "stem (2), head (1)", "stem.weight 8x3x7x7", "MMSegmentation (", "fcn"):
+    for part in (
+        "other.pth: not recognised",
+        "stem (2), head (1)",
+        "stem.weight 8x3x7x7",
+        "can be read: files of MMSegmentation, ",
+    ):
         assert part in str(error.value)
     with pytest.raises(WeightsError, match="not recognised as 'fcn'"):
         sa.convert(file, tmp_path / "out", arch="fcn")
+
+
+def test_where_the_library_is_recognised_and_its_encoder_is_not_no_other_libraries_are_listed(tmp_path):
+    state = foreign_state("smp", small_network("smp"))
+    renamed = {name.replace("encoder.", "encoder.layer0."): tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsError, match="the encoder is none that can be read") as error:
+        sa.convert(write_checkpoint(tmp_path / "net.pth", renamed), tmp_path / "out")
+    assert "can be read: files of" not in str(error.value)
 
 
 def test_several_architectures_that_fit_are_listed_and_arch_chooses(tmp_path, monkeypatch):

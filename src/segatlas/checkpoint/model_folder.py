@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_torch
+from segatlas.checkpoint.unpickling import Inert
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.printable import printable
@@ -145,7 +146,7 @@ def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
     states = [content.get(key) for key in _STATES]
     weights = next((state for state in states if not isinstance(state, Mapping | None) or state), {})
     if not isinstance(weights, Mapping):
-        kind = type(weights).__name__
+        kind = "pickled object" if isinstance(weights, Inert) else type(weights).__name__
         raise WeightsError(f"{printable(file)}: its weights are a {kind}, expected a dictionary of tensors")
     tensors = {
         name.removeprefix(_NETWORK_PREFIX): tensor.clone()

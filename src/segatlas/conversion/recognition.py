@@ -13,6 +13,7 @@ from torch import Tensor
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.prefixes import PrefixedTensors, averaged, parts
 from segatlas.checkpoint.reading import ReadWeights, read_state_dict
+from segatlas.checkpoint.strangers import stranger_by_tensors
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
@@ -248,14 +249,14 @@ def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str]
         f"{shortened(name, 100)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN]
     )
     wanted = f" as '{arch}'" if arch else ""
+    if told := stranger_by_tensors(tensors):
+        return f"{printable(path)}: not recognised{wanted}; by the names of its tensors: {told}"
     lines = [f"{printable(path)}: not recognised{wanted}", *faults]
-    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]
-    return "\n".join(lines)
+    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}"]
+    return "\n".join(lines if faults else [*lines, f"  {_readable()}"])
 
 
 def _readable() -> str:
-    """Say what can be read."""
-    libraries = []
-    for library in SOURCES:
-        libraries.append(f"{load_source(library).title} ({', '.join(_architectures(library))})")
-    return f"can be read: {'; '.join(libraries)}"
+    """Say of which libraries files can be read."""
+    titles = ", ".join(load_source(library).title for library in SOURCES)
+    return f"can be read: files of {titles}; of which networks: docs/importing.md"
