@@ -21,6 +21,9 @@ from segatlas.printable import printable
 PRETRAINED_FILE = "pretrained.safetensors"
 """In a run folder, what a pre-training leaves: a network without its classifier, its card among the metadata."""
 
+WEIGHTS_ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+"""How files of weights end."""
+
 _CARD_KEY = "segatlas_card"
 
 _STATES = ("ema_state_dict", "state_dict")
@@ -105,6 +108,7 @@ def local_model(path: str | Path) -> Path | None:
             raise WeightsError(f"{printable(place)}: this run has no model yet (model/{CARD_FILE} is missing)")
         raise WeightsError(
             f"{printable(place)}: neither a model folder ({CARD_FILE} + {WEIGHTS_FILE}) nor a run folder"
+            + _convert_hint(place)
         )
     if place.is_file():
         if place.suffix == ".ckpt":
@@ -115,6 +119,18 @@ def local_model(path: str | Path) -> Path | None:
             "a model folder by: segatlas models convert FILE --out FOLDER"
         )
     return None
+
+
+def _convert_hint(folder: Path) -> str:
+    """Say how the weights of another library that lie in a folder become a model; "" where none do."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix in WEIGHTS_ENDINGS and file.is_file()]
+    except OSError:
+        return ""
+    if not files:
+        return ""
+    source = printable(folder) if len(files) == 1 else "FILE"
+    return f"; weights of another library in it become a model folder by: segatlas models convert {source} --out FOLDER"
 
 
 def read_card(place: Path) -> Card:
