@@ -331,6 +331,5 @@ def test_a_hub_id_without_a_connection_is_a_clear_error(monkeypatch):
     with pytest.raises(WeightsError) as error:
         load_pretrained("someone/net")
     assert str(error.value) == (
-        "someone/net: no such file or folder here, and as a hub id it cannot be fetched "
-        "(no connection to the hub)"
+        "someone/net: no such file or folder here, and as a hub id it cannot be fetched (no connection to the hub)"
     )

@@ -231,9 +231,7 @@ def convert(
 def _print_conversion(done: Conversion) -> None:
     card = done.card
     say(f"{printable(done.file)}: {card.architecture} of {done.title}, {done.tensors} tensors")
-    config = (
-        f"{_config_words(card, _defaults(card))} (the rest as usual: segatlas models info {printable(done.folder)})"
-    )
+    config = f"{_config_words(card, _usual(card)) or 'as usual'} (all: segatlas models info {printable(done.folder)})"
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
     all_pairs = {**pairs, "settings": done.settings_from or "none found"}
@@ -351,12 +349,15 @@ def _info_card(name: str, *, json_line: bool) -> None:
         say(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
 
 
-def _defaults(card: Card) -> dict[str, Any]:
-    """Return the config that a card's network has where nothing is said of it."""
+def _usual(card: Card) -> dict[str, Any]:
+    """Return the config of a card's network on its encoder where nothing else is said."""
     from segatlas.build.network import make_config
+    from segatlas.config.encoder_keys import encoder_name
     from segatlas.models.architecture import plain_fields
 
-    return plain_fields(make_config(card.architecture, {"num_classes": len(card.classes)})[1])
+    name = encoder_name(card.config)
+    fields = {"num_classes": len(card.classes), **({"encoder": name} if name else {})}
+    return plain_fields(make_config(card.architecture, fields)[1])
 
 
 def _config_words(card: Card, usual: dict[str, Any] | None = None) -> str:
@@ -368,12 +369,8 @@ def _config_words(card: Card, usual: dict[str, Any] | None = None) -> str:
 
     from segatlas.config.encoder_keys import dotted_fields
 
-    fields, same = dotted_fields(json.loads(json.dumps(card.config))), {}
-    if usual is not None:
-        same = dotted_fields(json.loads(json.dumps(usual)))
-    fields = {
-        key: value for key, value in fields.items() if key == "encoder.name" or key not in same or same[key] != value
-    }
+    fields, same = (dotted_fields(json.loads(json.dumps(one or {}))) for one in (card.config, usual))
+    fields = {key: v for key, v in fields.items() if key == "encoder.name" or key not in same or same[key] != v}
     unset = [key for key, value in fields.items() if key.startswith("encoder.") and value is None]
     told = {key.removesuffix(".name"): value for key, value in fields.items() if key not in unset}
     return ", ".join(f"{key}={value!r}" for key, value in told.items())

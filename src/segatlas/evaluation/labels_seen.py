@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from segatlas.labels import IGNORE
 from segatlas.structures import SemanticTarget, Target
 
@@ -23,8 +25,9 @@ class LabelsSeen:
     def look_at(self, target: Target | None) -> None:
         """Take the truth of one image into account."""
         if self._looks and isinstance(target, SemanticTarget) and self._largest < len(self._classes) - 1:
-            labels = target.labels[target.labels != IGNORE]
-            self._largest = max(self._largest, int(labels.max(initial=0)) if labels.size else -1)
+            labels = np.asarray(target.labels)
+            labels = labels[labels != IGNORE]
+            self._largest = max(self._largest, int(labels.max()) if labels.size else -1)
 
     def warnings(self) -> list[str]:
         """Return what is to be told: fewer labels than the model has classes, so that they may mean others."""
