@@ -129,7 +129,7 @@ def test_without_a_connection_imagenet_says_how_to_give_a_file(monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(WeightsError, match=r"no route to host.*give a file instead: encoder_weights=PATH"):
+    with pytest.raises(WeightsError, match=r"no connection to the hub.*give a file instead: encoder_weights=PATH"):
         unet(encoder_weights="imagenet")
     with pytest.raises(WeightsError, match=r"a/b/model\.safetensors cannot be fetched"):
         fetch_file("a/b", "model.safetensors")

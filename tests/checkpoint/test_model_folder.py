@@ -289,6 +289,15 @@ def test_a_card_of_an_unknown_network_is_refused(tmp_path):
             load_pretrained(tmp_path)
 
 
+def test_a_folder_with_weights_of_another_library_is_told_how_they_become_a_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name, source in (("model.safetensors", str(tmp_path)), ("other.pth", "FILE")):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(WeightsError, match="neither a model folder") as error:
+            load_pretrained(tmp_path)
+        assert str(error.value).endswith(f"a model folder by: segatlas models convert {source} --out FOLDER")
+
+
 def test_places_without_a_model_are_named_with_what_was_expected(tmp_path):
     with pytest.raises(WeightsError, match="neither a model folder"):
         load_pretrained(tmp_path)
@@ -322,6 +331,5 @@ def test_a_hub_id_without_a_connection_is_a_clear_error(monkeypatch):
     with pytest.raises(WeightsError) as error:
         load_pretrained("someone/net")
     assert str(error.value) == (
-        "someone/net: no such file or folder here, and as a hub id it cannot be fetched "
-        "(ConnectionError: name resolution failed)"
+        "someone/net: no such file or folder here, and as a hub id it cannot be fetched (no connection to the hub)"
     )

@@ -267,6 +267,26 @@ def test_a_file_without_tensors_says_so(tmp_path):
         read_state_dict(tmp_path / "w.pth")
 
 
+@FORMATS
+def test_a_whole_pickled_network_is_told_by_its_class_with_how_to_save_its_weights(tmp_path, zip_format):
+    file = tmp_path / "whole.pt"
+    save(nn.Sequential(nn.Conv2d(3, 2, 1)), file, zip_format)
+    with pytest.raises(WeightsError) as error:
+        read_state_dict(file)
+    assert str(error.value).startswith(
+        f"{file}: a whole pickled network (torch.nn.modules.container.Sequential), not its weights; "
+    )
+    assert "torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)" in str(error.value)
+    save({"epoch": 3, "model": nn.Linear(2, 2)}, file, zip_format)
+    with pytest.raises(
+        WeightsError, match=r"\(torch\.nn\.modules\.linear\.Linear\), below 'model', .*\['model'\]\.state"
+    ):
+        read_state_dict(file)
+    save(3.5, file, zip_format)
+    with pytest.raises(WeightsError, match="a float where a dictionary"):
+        read_state_dict(file)
+
+
 def test_read_torch_refuses_safetensors(tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "w.ckpt")
     with pytest.raises(WeightsError, match="a safetensors file"):

@@ -133,6 +133,17 @@ def test_convert_says_what_it_recognised_and_what_it_took_by_default(tmp_path):
     assert "segformer, 3 classes" in run("info", str(tmp_path / "b0")).output
 
 
+def test_of_the_config_convert_tells_what_is_not_as_usual_and_info_tells_all(tmp_path):
+    file = write_checkpoint(tmp_path / "one.pth", foreign_state("smp", small_network("smp", num_classes=1)))
+    lines = run("convert", str(file), "--out", str(tmp_path / "one")).output.splitlines()
+    [config] = [line.split("  config ")[1].strip() for line in lines if line.startswith("  config ")]
+    assert config.startswith("decoder_channels=[16, 8, 8, 4, 4], encoder='mit_b0'")
+    assert "dropout=" not in config
+    assert config.endswith(f"(all: segatlas models info {tmp_path / 'one'})")
+    assert any("one logit a pixel in the file, two classes here" in line for line in lines)
+    assert "dropout=" in run("info", str(tmp_path / "one")).output
+
+
 def test_convert_writes_for_another_library_and_prints_json(tmp_path):
     file = write_checkpoint(tmp_path / "b0.pth", foreign_state("mmseg", small_network("mmseg")))
     result = run("convert", str(file), "--out", str(tmp_path / "b0"), "--arch", "segformer", "--json")

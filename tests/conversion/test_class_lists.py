@@ -27,11 +27,17 @@ def test_then_the_well_known_data_set_of_that_number_with_a_note():
 
 
 def test_names_of_another_data_set_are_not_taken_by_number():
-    assert class_list(19, (), (), "BDD100KDataset").classes[:2] == ("class 0", "class 1")
+    assert class_list(19, (), (), "BDD100KDataset").classes[:2] == ("class_0", "class_1")
 
 
 def test_else_classes_are_numbered():
     listed = class_list(3, (), (), "cityscapes")
-    assert listed.classes == ("class 0", "class 1", "class 2")
+    assert listed.classes == ("class_0", "class_1", "class_2")
     assert listed.palette == default_palette(3)
-    assert "'class 0' to 'class 2'" in listed.note
+    assert "'class_0' to 'class_2': the file has none" in listed.note
+
+
+def test_one_class_without_a_name_is_told_alone_and_names_of_another_number_are_told():
+    assert class_list(1, (), (), "").note == "the class name is 'class_0': the file has none"
+    assert class_list(3, ("sky", "road"), (), "").note.endswith("2 names were found for 3 classes")
+    assert "cityscapes, by their number (19); 1 name was found" in class_list(19, ("sky",), (), "").note

@@ -107,7 +107,7 @@ def test_what_a_bare_state_dict_does_not_tell_is_taken_by_default_and_noted(tmp_
 def test_convert_logs_its_notes(tmp_path, caplog):
     file, _ = checkpoint(tmp_path / "bare.pth")
     sa.convert(file, tmp_path / "out")
-    assert "'class 0' to 'class 2'" in caplog.text
+    assert "'class_0' to 'class_2'" in caplog.text
 
 
 def test_a_config_beside_the_file_is_used_where_it_agrees_with_the_shapes(tmp_path):
@@ -116,6 +116,37 @@ def test_a_config_beside_the_file_is_used_where_it_agrees_with_the_shapes(tmp_pa
     done = convert_file(file, tmp_path / "out")
     assert done.settings_from == str(tmp_path / "config.py")
     assert done.card.inference.mode == "slide"
+
+
+NAMED = "metainfo = dict(classes=('ground', 'house', 'tree'), palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NAMED,
+        NAMED + "train_dataloader = dict(dataset=dict(type='BaseSegDataset', metainfo=metainfo))\nmetainfo = 0",
+        NAMED
+        + "val_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(metainfo=metainfo)))\nmetainfo = 0",
+        NAMED + "test_dataloader = dict(dataset=dict(datasets=[dict(metainfo=metainfo)]))\nmetainfo = 0",
+        "data = dict(train=dict(classes=['ground', 'house', 'tree'], palette=[[1, 1, 1], [2, 2, 2], [3, 3, 3]]))",
+    ],
+)
+def test_class_names_and_colours_are_those_of_the_configs_dataset(tmp_path, text):
+    file, _ = checkpoint(tmp_path / "bare.pth")
+    (tmp_path / "given.py").write_text(CFG + text)
+    card = convert_file(file, tmp_path / "out", config=tmp_path / "given.py").card
+    assert card.classes == ("ground", "house", "tree")
+    assert card.palette == ((1, 1, 1), (2, 2, 2), (3, 3, 3))
+
+
+def test_class_names_of_a_config_that_are_not_as_many_as_the_classes_are_not_taken(tmp_path):
+    file, _ = checkpoint(tmp_path / "net.pth", meta={"dataset_meta": {"classes": CLASSES, "palette": PALETTE}})
+    (tmp_path / "given.py").write_text(CFG + "metainfo = dict(classes=('ground', 'house'))")
+    assert convert_file(file, tmp_path / "out", config=tmp_path / "given.py").card.classes == ("sky", "road", "car")
+    bare, _ = checkpoint(tmp_path / "bare.pth")
+    done = convert_file(bare, tmp_path / "bare", config=tmp_path / "given.py")
+    assert "class names are 'class_0' to 'class_2': 2 names were found for 3 classes" in done.notes
 
 
 @pytest.mark.parametrize(
@@ -189,10 +220,23 @@ def test_a_file_that_is_not_recognised_is_described_with_what_can_be_read(tmp_pa
     file = write_checkpoint(tmp_path / "other.pth", state)
     with pytest.raises(WeightsError) as error:
         sa.convert(file, tmp_path / "out")
-    for part in ("other.pth: not recognised", "stem (2), head (1)", "stem.weight 8x3x7x7", "MMSegmentation (", "fcn"):
+    for part in (
+        "other.pth: not recognised",
+        "stem (2), head (1)",
+        "stem.weight 8x3x7x7",
+        "can be read: files of MMSegmentation, ",
+    ):
         assert part in str(error.value)
     with pytest.raises(WeightsError, match="not recognised as 'fcn'"):
         sa.convert(file, tmp_path / "out", arch="fcn")
+
+
+def test_where_the_library_is_recognised_and_its_encoder_is_not_no_other_libraries_are_listed(tmp_path):
+    state = foreign_state("smp", small_network("smp"))
+    renamed = {name.replace("encoder.", "encoder.layer0."): tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsError, match="the encoder is none that can be read") as error:
+        sa.convert(write_checkpoint(tmp_path / "net.pth", renamed), tmp_path / "out")
+    assert "can be read: files of" not in str(error.value)
 
 
 def test_several_architectures_that_fit_are_listed_and_arch_chooses(tmp_path, monkeypatch):
@@ -262,7 +306,7 @@ def test_a_folder_of_hugging_face_is_read_with_its_configs(tmp_path):
     config["hidden_sizes"] = [64, 128, 320, 512]
     (tmp_path / "config.json").write_text(json.dumps(config))
     done = convert_file(tmp_path, tmp_path / "out")
-    assert done.card.classes == ("class 0", "class 1", "class 2")
+    assert done.card.classes == ("class_0", "class_1", "class_2")
     assert any("hidden_sizes" in note for note in done.notes)
 
 

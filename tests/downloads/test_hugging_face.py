@@ -103,9 +103,29 @@ def test_offline_of_one_call_holds_for_hub_ids_too(hub):
         load_pretrained("user/net", offline=True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("LocalEntryNotFoundError", "no connection to the hub"),
+        ("RepositoryNotFoundError", "the hub has no such repository, or it is a private one"),
+        ("GatedRepoError", "its owner asks for consent"),
+    ],
+)
+def test_faults_of_the_hub_that_are_known_are_told_in_plain_words(hub, monkeypatch, kind, told):
+    error = getattr(huggingface_hub.errors, kind)
+
+    def fail(*args, **kwargs):
+        raise error.__new__(error, "Got: ConnectError: [Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(WeightsError, match=rf"as a hub id it cannot be fetched \({told}[^()]*\)$") as caught:
+        load_pretrained("nvidia/segformer-b0")
+    assert "Error" not in str(caught.value)
+
+
 def test_what_the_hub_says_of_an_address_shows_no_password(hub, monkeypatch):
     def fail(*args, **kwargs):
-        raise ConnectionError("no route to https://me:s3cret@mirror/user/net?token=s3cret now")
+        raise RuntimeError("no route to https://me:s3cret@mirror/user/net?token=s3cret now")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(WeightsError) as caught:

@@ -51,7 +51,7 @@ def test_a_mask_file_is_drawn_with_names_and_ignored_pixels(labels):
     assert tuple(drawn[20, 5]) == COLORS[0]
     assert tuple(drawn[20, 60]) == COLORS[2]
     assert tuple(drawn[0, 0]) == (0, 0, 0)
-    assert found.classes == ("class 0", "class 1", "class 2")
+    assert found.classes == ("class_0", "class_1", "class_2")
     assert tuple(explain.drawn_map(found, "boundary")[20, 39]) == LINE
 
 

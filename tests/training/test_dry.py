@@ -112,7 +112,7 @@ def test_the_notice_names_the_missing_weights_and_only_a_dry_run_goes_on_without
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(WeightsError, match=r"no route to host.*give a file instead: encoder_weights=PATH"):
+    with pytest.raises(WeightsError, match=r"no connection to the hub.*give a file instead: encoder_weights=PATH"):
         build_parts(config)
 
 

@@ -257,3 +257,25 @@ def test_a_start_from_an_earlier_model_needs_no_weights_of_the_encoder(recipe, t
     assert parts.encoder_weights is None
     assert parts.facts.weights.startswith("all of ")
     assert parts.starts_trained
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "1 class"), (21, "21 classes")])
+def test_what_stays_new_of_a_start_with_other_classes_is_told(recipe, tmp_path, count, told):
+    net, place = create_model("unet", width=4, num_classes=count), tmp_path / "earlier"
+    save_pretrained(net, place, classes=[f"class_{index}" for index in range(count)])
+    parts = build_parts(recipe(f"model.start_from={place}"), dry=True)
+    here = len(parts.train.classes)
+    assert here not in (1, 21)
+    assert parts.facts.weights == f"all of {place} but classifier, new here: {told} there, {here} here"
+    assert not parts.starts_trained
+    partial = build_parts(recipe(f"model.start_from={place}", "model.start_partial=true"), dry=True)
+    total = len(partial.net.state_dict())
+    assert partial.facts.weights == f"what fits of {place}, {total - 2} of {total} tensors"
+
+
+def test_of_a_start_without_a_card_the_new_layers_alone_are_told(recipe, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(create_model("unet", width=4, num_classes=21).state_dict(), file)
+    assert build_parts(recipe(f"model.start_from={file}"), dry=True).facts.weights == (
+        f"all of {file} but classifier, new here"
+    )

@@ -13,12 +13,16 @@ from torch import Tensor
 
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_torch
+from segatlas.checkpoint.unpickling import Inert
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.printable import printable
 
 PRETRAINED_FILE = "pretrained.safetensors"
 """In a run folder, what a pre-training leaves: a network without its classifier, its card among the metadata."""
+
+WEIGHTS_ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
+"""How files of weights end."""
 
 _CARD_KEY = "segatlas_card"
 
@@ -104,6 +108,7 @@ def local_model(path: str | Path) -> Path | None:
             raise WeightsError(f"{printable(place)}: this run has no model yet (model/{CARD_FILE} is missing)")
         raise WeightsError(
             f"{printable(place)}: neither a model folder ({CARD_FILE} + {WEIGHTS_FILE}) nor a run folder"
+            + _convert_hint(place)
         )
     if place.is_file():
         if place.suffix == ".ckpt":
@@ -114,6 +119,18 @@ def local_model(path: str | Path) -> Path | None:
             "a model folder by: segatlas models convert FILE --out FOLDER"
         )
     return None
+
+
+def _convert_hint(folder: Path) -> str:
+    """Say how the weights of another library that lie in a folder become a model; "" where none do."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix in WEIGHTS_ENDINGS and file.is_file()]
+    except OSError:
+        return ""
+    if not files:
+        return ""
+    source = printable(folder) if len(files) == 1 else "FILE"
+    return f"; weights of another library in it become a model folder by: segatlas models convert {source} --out FOLDER"
 
 
 def read_card(place: Path) -> Card:
@@ -145,7 +162,7 @@ def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
     states = [content.get(key) for key in _STATES]
     weights = next((state for state in states if not isinstance(state, Mapping | None) or state), {})
     if not isinstance(weights, Mapping):
-        kind = type(weights).__name__
+        kind = "pickled object" if isinstance(weights, Inert) else type(weights).__name__
         raise WeightsError(f"{printable(file)}: its weights are a {kind}, expected a dictionary of tensors")
     tensors = {
         name.removeprefix(_NETWORK_PREFIX): tensor.clone()

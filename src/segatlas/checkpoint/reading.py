@@ -19,7 +19,8 @@ from torch import Tensor
 
 from segatlas.checkpoint.prefixes import without_wrappers
 from segatlas.checkpoint.safetensors_header import check_header
-from segatlas.checkpoint.unpickling import Unsupported, read_foreign
+from segatlas.checkpoint.strangers import stranger_by_class, stranger_by_keys
+from segatlas.checkpoint.unpickling import Inert, Unsupported, read_foreign
 from segatlas.errors import WeightsError
 from segatlas.printable import printable, shortened
 
@@ -151,9 +152,7 @@ def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any],
                 return tensors, meta, others
             break
         content = content[wrapper]
-    raise WeightsError(
-        f"{printable(path)}: holds no state dict ({_seen(content)}); save one with torch.save(net.state_dict(), FILE)"
-    )
+    raise WeightsError(f"{printable(path)}: {_seen(content)}")
 
 
 def named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -168,16 +167,39 @@ def named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
+_SAVE = "save one with torch.save(net.state_dict(), FILE)"
+
+
 def _seen(content: Any) -> str:
-    """Say what a file holds in place of a state dict."""
+    """Say what a file holds in place of a state dict, and what to do."""
+    if isinstance(content, Inert):
+        return _whole_network(content, "")
     if not isinstance(content, Mapping):
-        return f"a {type(content).__name__} where a dictionary of tensors is expected"
+        return f"holds no state dict (a {type(content).__name__} where a dictionary of tensors is expected); {_SAVE}"
+    if told := stranger_by_keys(content):
+        return told
     if not content:
-        return "an empty dictionary"
+        return f"holds no state dict (an empty dictionary); {_SAVE}"
     inner = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value, 1)]
     if inner:
-        return f"tensors are below {', '.join(shortened(repr(key)) for key in inner[:5])}; save one of these alone"
-    return "no tensors in it; pickled modules and other objects are not read"
+        named = ", ".join(shortened(repr(key)) for key in inner[:5])
+        return f"holds no state dict under a usual name (tensors are below {named}); save one of these alone"
+    for key in _WRAPPERS:
+        if isinstance(value := content.get(key), Inert):
+            return _whole_network(value, f"[{key!r}]")
+    return f"holds no state dict (no tensors in it; pickled modules and other objects are not read); {_SAVE}"
+
+
+def _whole_network(stand_in: Inert, place: str) -> str:
+    """Say that a pickled object lies where weights are expected. place: in the file, as Python indexes it."""
+    told = stranger_by_class(stand_in.origin)
+    kind = f" ({shortened(stand_in.origin)})" if stand_in.origin else ""
+    below = f", below {place[1:-1]}" if place else ""
+    advice = (
+        "nothing in a file is executed, so save its weights where its library is installed, if you trust it: "
+        f"torch.save(torch.load(FILE, weights_only=False){place}.state_dict(), NEW)"
+    )
+    return f"a whole pickled network{kind}{below}, not its weights; {told or advice}"
 
 
 def _require_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MOST_DIMENSIONS = 32
 MOST_DEPTH = 200
 """Containers inside containers at most."""
+
+_MOST_NAMED, _MOST_LETTERS = 32, 200
+"""Foreign classes whose names are kept, and letters of such a name, at most."""
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -79,9 +82,13 @@ _UNSUPPORTED = {
 
 
 class Inert:
-    """Stands for any object of a class that we do not build. Accepts every pickle operation and ignores it."""
+    """Stands for any object of a class that we do not build. Accepts every pickle operation and ignores it.
+
+    origin: the class's name with its module, "" where it is not kept.
+    """
 
     __slots__ = ()
+    origin: ClassVar[str] = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
         """Accept any arguments."""
@@ -186,6 +193,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), encoding="utf-8", errors="surrogateescape")
         self.storages: dict[str, _Storage] = {}
         self._items = 0
+        self._inert: dict[str, type[Inert]] = {}
         self._names: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): _Function(self._ordered),
             ("torch", "Size"): _Function(self._numbers),
@@ -205,9 +213,17 @@ class _Unpickler(pickle.Unpickler):
         if known is None and module in ("torch._utils", "torch") and name in _UNSUPPORTED:
             kind = _UNSUPPORTED[name]
             known = _Function(lambda *_: Unsupported(kind))
-        return Inert if known is None else known
+        return self._stand_in(f"{module}.{name}") if known is None else known
+
+    def _stand_in(self, origin: str) -> type[Inert]:
+        """Return what stands for a class; of the first classes met, among them that of the whole, with its name."""
+        if origin not in self._inert and len(self._inert) < _MOST_NAMED and len(origin) <= _MOST_LETTERS:
+            self._inert[origin] = type("Inert", (Inert,), {"__slots__": (), "origin": origin})
+        return self._inert.get(origin, Inert)
 
     def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":  # of the legacy format: a class
+            return pid[1] if isinstance(pid[1], type) and issubclass(pid[1], Inert) else Inert
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
             raise WeightsError("damaged (a reference that is no storage)")
         dtype, key, count = pid[1], _key(pid[2]), _whole(pid[4])

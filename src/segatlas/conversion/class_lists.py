@@ -25,7 +25,7 @@ def class_list(count: int, classes: Sequence[str], palette: Sequence[Color], dat
     """Return names and colours for `count` classes.
 
     Those given are taken where their number agrees, else those of the dataset named, else those of the well-known data
-    set with this number of classes, else "class 0", "class 1", ...
+    set with this number of classes, else "class_0", "class_1", ..., as in data without names
 
     Args:
         count: classes of the network.
@@ -39,14 +39,17 @@ def class_list(count: int, classes: Sequence[str], palette: Sequence[Color], dat
     found = _published(data_set, count)
     if found is not None:
         return ClassList(classes=found[0], palette=found[1], note="")
+    why = "the file has none"
+    if classes:
+        why = f"{len(classes)} name{'s were' if len(classes) > 1 else ' was'} found for {count} classes"
     guess = "" if data_set else BY_COUNT.get(count, "")
     found = _published(guess, count)
     if found is not None:
-        note = f"class names of {guess}, by their number ({count}); the file has none"
+        note = f"class names of {guess}, by their number ({count}); {why}"
         return ClassList(classes=found[0], palette=found[1], note=note)
-    names = tuple(f"class {index}" for index in range(count))
-    note = f"class names are 'class 0' to 'class {count - 1}': the file has none"
-    return ClassList(classes=names, palette=default_palette(count), note=note)
+    names = tuple(f"class_{index}" for index in range(count))
+    told = f"class names are '{names[0]}' to '{names[-1]}'" if count > 1 else f"the class name is '{names[0]}'"
+    return ClassList(classes=names, palette=default_palette(count), note=f"{told}: {why}")
 
 
 def _published(data_set: str, count: int) -> tuple[tuple[str, ...], tuple[Color, ...]] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
@@ -32,11 +32,12 @@ from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.sidecar import find_weights
 from segatlas.conversion.importers.source import Facts
-from segatlas.conversion.recognition import find_importer
+from segatlas.conversion.one_logit import colors_of_two, names_of_two, note_of, require_second_class, with_background
+from segatlas.conversion.recognition import Match, find_importer
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs, with_counters
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
-from segatlas.models.architecture import flat_fields
+from segatlas.models.architecture import Architecture, flat_fields
 from segatlas.printable import printable
 
 _TRAINING_ONLY = ("dropout", "drop_path", "decoder_drop_path")
@@ -119,15 +120,16 @@ def convert_file(
             raise
         return _keep_backbone(backbone, Path(out))
     importer, title, part = found.recognised.importer, found.source.title, found.part
-    network = f"the {importer.architecture} of {title} that it looks like"
-    with told_as_weights_error(f"{printable(path)}: {network} cannot be built"):
+    with told_as_weights_error(f"{printable(path)}: {_looks_like(found)} cannot be built"):
         architecture, settings = make_config(importer.architecture, found.recognised.fields)
         tensors = rename_to_ours(importer, settings, part.inside)
     with told_as_weights_error(f"{printable(path)}: the settings of {title} ({found.settings_from}) cannot be used"):
         own = importer.facts
         told = found.source.facts(found.read.meta, found.settings) if own is None else own(settings, found.settings)
-    net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
+    settings, net, told = _network(found, architecture, settings, with_counters(tensors), told)
     described, notes = _card_facts(settings, told, part)
+    if found.recognised.threshold is not None:
+        notes.insert(0, note_of(described["classes"], found.recognised.threshold))
     if importer.preprocessing is not None and not found.settings:
         described["preprocessing"] = importer.preprocessing(settings)
     if importer.resize is not None and described["preprocessing"].resize is None:
@@ -139,6 +141,7 @@ def convert_file(
     notes += seen.notes
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    require_second_class(card, where=str(path))
     folder = Path(out)
     card = write_model(folder, card, net.state_dict())
     return Conversion(
@@ -153,6 +156,21 @@ def convert_file(
         left_out=(*part.extras, *(f"all of {key}" for key in found.read.others)),
         notes=(*found.recognised.notes, *notes),
     )
+
+
+def _looks_like(found: Match) -> str:
+    return f"the {found.recognised.importer.architecture} of {found.source.title} that it looks like"
+
+
+def _network(
+    found: Match, architecture: Architecture, config: Any, tensors: Mapping[str, Tensor], told: Facts
+) -> tuple[Any, nn.Module, Facts]:
+    """Return the config, the network and what is told of it; of one logit a pixel they are made for two classes."""
+    where, threshold = str(found.path), found.recognised.threshold
+    if threshold is None:
+        return config, filled(architecture, config, tensors, where=where, network=_looks_like(found)), told
+    config, net = with_background(architecture, config, tensors, threshold, where=where, network=_looks_like(found))
+    return config, net, replace(told, classes=names_of_two(told.classes), palette=colors_of_two(told.palette))
 
 
 def _keep_backbone(found: BackboneFile, folder: Path) -> Conversion:

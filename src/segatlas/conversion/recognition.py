@@ -13,6 +13,7 @@ from torch import Tensor
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.prefixes import PrefixedTensors, averaged, parts
 from segatlas.checkpoint.reading import ReadWeights, read_state_dict
+from segatlas.checkpoint.strangers import stranger_by_tensors
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
@@ -22,6 +23,7 @@ from segatlas.conversion.stated import overlaid, require_read
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.models import find_entry
 from segatlas.printable import printable, shortened
+from segatlas.structures import SemanticLogits
 
 _SHOWN = 6
 """Names listed of a file that is not recognised."""
@@ -32,12 +34,14 @@ class Recognised:
     """An importer that fits a file: the fields of the config that it read there, and what it took by default.
 
     asked: dotted paths of settings that it looked up.
+    threshold: of a network with one logit a pixel, that of its sigmoid; None of any other.
     """
 
     importer: Importer
     fields: Mapping[str, Any]
     notes: tuple[str, ...]
     asked: frozenset[str] = frozenset()
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +193,27 @@ def recognise(
         try:
             with told_as_weights_error(f"tensors or settings that no {importer.architecture} has"):
                 fields = importer.recognise(file)
+                threshold = None if fields is None else _threshold(importer, fields, file)
         except SegAtlasError as error:
             faults.append(error)
             continue
         if fields is not None:
             notes, asked = tuple(file.notes), frozenset(file.asked)
-            found.append(Recognised(importer=importer, fields=fields, notes=notes, asked=asked))
+            one = Recognised(importer=importer, fields=fields, notes=notes, asked=asked, threshold=threshold)
+            found.append(one)
     if faults and not found:
         raise faults[0]
     return found
+
+
+def _threshold(importer: Importer, fields: Mapping[str, Any], file: ForeignWeights) -> float | None:
+    """Return the threshold of a network with one logit a pixel, None of any other."""
+    if fields.get("num_classes") != 1 or find_entry(importer.architecture)[0].output != SemanticLogits.__name__:
+        return None
+    value = load_source(importer.source).threshold(file)
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        raise WeightsError(f"threshold: got {shortened(repr(value))}, expected a number between 0 and 1")
+    return float(value)
 
 
 def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) -> bool:
@@ -233,14 +249,14 @@ def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str]
         f"{shortened(name, 100)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN]
     )
     wanted = f" as '{arch}'" if arch else ""
+    if told := stranger_by_tensors(tensors):
+        return f"{printable(path)}: not recognised{wanted}; by the names of its tensors: {told}"
     lines = [f"{printable(path)}: not recognised{wanted}", *faults]
-    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]
-    return "\n".join(lines)
+    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}"]
+    return "\n".join(lines if faults else [*lines, f"  {_readable()}"])
 
 
 def _readable() -> str:
-    """Say what can be read."""
-    libraries = []
-    for library in SOURCES:
-        libraries.append(f"{load_source(library).title} ({', '.join(_architectures(library))})")
-    return f"can be read: {'; '.join(libraries)}"
+    """Say of which libraries files can be read."""
+    titles = ", ".join(load_source(library).title for library in SOURCES)
+    return f"can be read: files of {titles}; of which networks: docs/importing.md"

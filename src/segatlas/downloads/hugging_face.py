@@ -15,6 +15,21 @@ from segatlas.errors import WeightsError
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _REFUSED = (401, 403)
+_NO_CONNECTION = "no connection to the hub"
+_WORDS = {
+    "GatedRepoError": "its owner asks for consent: accept the terms on its page, then hf auth login",
+    "RepositoryNotFoundError": "the hub has no such repository, or it is a private one",
+    "LocalEntryNotFoundError": _NO_CONNECTION,
+    "ConnectError": _NO_CONNECTION,
+    "ConnectionError": _NO_CONNECTION,
+    "TimeoutException": "the hub did not answer in time",
+    "Timeout": "the hub did not answer in time",
+}
+"""Name of an error of the hub's client, or of what it is built on -> what that means; special ones first."""
+_NO_MODEL = (
+    ": the hub's {} is no model folder of SegAtlas; files of another library that were fetched to this disk become one "
+    "by: segatlas models convert FOLDER --out NEW"
+)
 _OFFLINE = "downloads are off (--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE)"
 
 
@@ -84,7 +99,7 @@ def fetch_folder(hub_id: str, names: Sequence[str], *, offline: bool = False) ->
         raise WeightsError(f"{hub_id}: no such file or folder here, and {reason}") from error
     for name in names:
         if not (folder / name).is_file():
-            why = f", and {_OFFLINE}" if offline else f": the hub's {hub_id} is no model folder of SegAtlas"
+            why = f", and {_OFFLINE}" if offline else _NO_MODEL.format(hub_id)
             raise WeightsError(f"{hub_id}: has no {name}{why}")
     return folder
 
@@ -163,5 +178,9 @@ def _bounded(most_bytes: int) -> type:
 
 
 def _reason(error: Exception) -> str:
+    """Say in plain words why the hub's client failed where that is known, else what it said."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if told := next((words for name, words in _WORDS.items() if name in kinds), None):
+        return told
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {redacted(said[0]) if said else 'no details'}"

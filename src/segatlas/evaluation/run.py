@@ -22,6 +22,7 @@ from segatlas.data.sample import Sample
 from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation.image_counts import ImageCounts
+from segatlas.evaluation.labels_seen import LabelsSeen
 from segatlas.evaluation.object_cases import ObjectCases
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.source_controls import ControlledSources, read_controls
@@ -132,7 +133,8 @@ class Evaluation:
         start = time.perf_counter()
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
         cases = ObjectCases(self.predictor.card.classes) if "instances" in self.task.result else None
-        images, skipped = self._score(metrics, watch, cases, kept, skip_bad=skip_bad, progress=progress)
+        seen = LabelsSeen(self.predictor.card.classes, unnamed=self.plan.unnamed)
+        images, skipped = self._score(metrics, watch, seen, cases, kept, skip_bad=skip_bad, progress=progress)
         seconds = time.perf_counter() - start
         if not images:
             raise DataError(f"no image of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
@@ -151,7 +153,7 @@ class Evaluation:
             worst=_worst(images, scores, keep_worst),
             objects={} if cases is None else cases.cases(),
             skipped=tuple(skipped),
-            warnings=(*self.warnings, *watch.warnings(), *_lost_classes(scores)),
+            warnings=(*self.warnings, *seen.warnings(), *watch.warnings(), *_lost_classes(scores)),
             seconds=seconds,
             question=self.question,
             counts=kept,
@@ -161,6 +163,7 @@ class Evaluation:
         self,
         metrics: MetricSet,
         watch: _ScaleWatch,
+        seen: LabelsSeen,
         cases: ObjectCases | None,
         kept: ImageCounts | None,
         *,
@@ -175,6 +178,7 @@ class Evaluation:
             controls=self.controls,
         )  # fmt: skip
         for index, target, result in results:
+            seen.look_at(target)
             if kept is None:
                 score = metrics.update(result, target)
             else:

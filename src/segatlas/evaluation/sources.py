@@ -27,11 +27,15 @@ DataSource = DataConfig | Config | str | Path
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """What to score, and how the recipe says it is done. `seed` decides which images a held-out split has."""
+    """What to score, and how the recipe says it is done. `seed` decides which images a held-out split has.
+
+    unnamed: the data name no classes and got the model's names.
+    """
 
     data: DataConfig
     eval: EvalConfig
     seed: int = 0
+    unnamed: bool = False
 
 
 def find_run(model: str | Path) -> Path | None:
@@ -178,7 +182,7 @@ def _with_model_classes(plan: EvaluationPlan, card: Card) -> EvaluationPlan:
     if not takes_names or data.own("classes") is not None or (data.root and read_classes(data.root) is not None):
         return plan
     named = data.with_own(classes=card.classes, palette=data.own("palette") or card.palette)
-    return EvaluationPlan(data=named, eval=plan.eval, seed=plan.seed)
+    return EvaluationPlan(data=named, eval=plan.eval, seed=plan.seed, unnamed=True)
 
 
 def _some(names: tuple[str, ...]) -> str:

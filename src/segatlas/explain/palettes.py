@@ -72,7 +72,7 @@ def find_names(classes: str | Path | None, count: int) -> tuple[str, ...]:
         DataError: a file that holds something else.
     """
     if classes is None:
-        return tuple(f"class {index}" for index in range(count))
+        return tuple(f"class_{index}" for index in range(count))
     if Path(classes).is_file():
         names = read_class_file(Path(classes)).names
     else:

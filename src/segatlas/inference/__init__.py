@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segatlas.checkpoint.card import Card
+from segatlas.errors import WeightsError
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference.images import WithSources
 from segatlas.inference.predictor import Predictor
@@ -13,6 +15,8 @@ from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.segmentations import Segmentations, SegmentationStream
 from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
+from segatlas.printable import printable
+from segatlas.tasks import TASKS
 
 __all__ = [
     "Predictor",
@@ -58,10 +62,11 @@ def load(
             network has a bound of its own for it, that one is replaced.
 
     Raises:
-        WeightsError: nothing there, or nothing that can be loaded.
+        WeightsError: nothing there, or nothing that can be loaded, or a network that gives every pixel the same class.
         UsageError: an option out of range.
     """
     net, card = load_pretrained(path, offline=offline, commercial_ok=commercial_ok, objects=objects)
+    _refuse_one_class(path, card)
     return Predictor(
         net,
         card,
@@ -76,3 +81,14 @@ def load(
         offline=offline,
         name=str(path),
     )
+
+
+def _refuse_one_class(path: str | Path, card: Card) -> None:
+    """Raise WeightsError where a label map could hold nothing but class 0, which would look like a result."""
+    if len(card.classes) == 1 and TASKS[card.task].target == "SemanticTarget":
+        raise WeightsError(
+            f"{printable(path)}: a network of one class ({printable(card.classes[0])}), which every pixel would be of: "
+            "a label is the class of the largest logit. If it gives one logit to be told by a threshold, convert the "
+            "file of the other library anew (segatlas models convert FILE --out FOLDER), which makes two classes of "
+            "it; otherwise train it with two"
+        )

@@ -42,6 +42,10 @@ OF_WEIGHTS = "encoder weights: "
 """How notices of the encoder's weights begin."""
 
 
+MOST_LAYERS = 4
+"""Layers named of those that stay new."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingComponents:
     """All that a run is made of. `notices` says where a dry run differs from a real one.
@@ -127,7 +131,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
-        facts=facts_of(config, net, preprocessing, statistics, notices), notices=notices,
+        facts=facts_of(config, net, preprocessing, statistics, notices, start), notices=notices,
         starts_trained=start is not None and set(net.state_dict()) <= set(start.loaded),
         encoder_weights=model.encoder_weights,
     )  # fmt: skip
@@ -230,10 +234,30 @@ def _named(names: Sequence[str]) -> tuple[int, str]:
     return len(names), ", ".join(names) or "none"
 
 
+def _taken(model: ModelConfig, net: nn.Module, start: StartReport) -> str:
+    """Say what a run begins with of an earlier model, and what is new because that has nothing that fits."""
+    if model.start_partial:
+        return f"what fits of {model.start_from}, {len(start.loaded)} of {len(net.state_dict())} tensors"
+    if not start.replaced:
+        return f"all of {model.start_from}"
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in start.replaced))
+    named = ", ".join(layers[:MOST_LAYERS])
+    named += f" and {len(layers) - MOST_LAYERS} layers more" if len(layers) > MOST_LAYERS else ""
+    there, here = 0 if start.card is None else len(start.card.classes), getattr(net.config, "num_classes", 0)
+    differ = there and there != here and not start.is_pretrained
+    counts = f": {there} class{'es' if there > 1 else ''} there, {here} here" if differ else ""
+    return f"all of {model.start_from} but {named}, new here{counts}"
+
+
 def facts_of(
-    config: Config, net: nn.Module, preprocessing: Preprocessing, statistics: str, notices: tuple[str, ...]
+    config: Config,
+    net: nn.Module,
+    preprocessing: Preprocessing,
+    statistics: str,
+    notices: tuple[str, ...],
+    start: StartReport | None = None,
 ) -> NetworkFacts:
-    """Return what the log says of a run's network. notices: what `load_encoder` said."""
+    """Return what the log says of a run's network. notices: what `load_encoder` said. start: what `start_from` did."""
     model = config.model
     weights = f"encoder {model.encoder_weights}, the rest random"
     if model.encoder_weights is None:
@@ -246,9 +270,7 @@ def facts_of(
         model=model.name,
         architecture=str(net.architecture),
         encoder=encoder_name(net),
-        weights=f"{'what fits' if model.start_partial else 'all'} of {model.start_from}"
-        if model.start_from
-        else weights,
+        weights=weights if start is None else _taken(model, net, start),
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         mean=preprocessing.mean,
         std=preprocessing.std,

@@ -44,6 +44,7 @@ def mmdet(things, panoptic, **test):
         ("hf", "mask2former", 133, {}, "panoptic", 80, TRANSFORMERS_MASK2FORMER),
         ("hf", "mask2former", 150, {}, "semantic", 0, TRANSFORMERS_MASK2FORMER),
         ("hf", "maskformer", 80, {}, "instance", 0, TRANSFORMERS_MASKFORMER),
+        ("hf", "maskformer", 1, {}, "instance", 0, TRANSFORMERS_MASKFORMER),
         ("detectron2", "mask2former", 150, {}, "semantic", 0, CLASS_MAPS_OF_QUERIES),
         ("detectron2", "maskformer", 133, {}, "panoptic", 80, MMDET_MASKFORMER),
     ],

@@ -17,8 +17,19 @@ from segatlas.tasks import TASKS
 
 THINGS = {133: 80}
 """Classes -> of which so many are things, before all stuff: COCO's, in all libraries."""
-TASK_OF = {133: "panoptic", 80: "instance", 100: "instance", 8: "instance", 150: "semantic", 19: "semantic"}
-"""Classes -> the task that published weights with this number are for, mostly: of COCO, ADE20K and Cityscapes."""
+TASK_OF = {
+    133: "panoptic",
+    80: "instance",
+    100: "instance",
+    8: "instance",
+    1: "instance",
+    150: "semantic",
+    19: "semantic",
+}
+"""Classes -> the task that published weights with this number are for, mostly: of COCO, ADE20K and Cityscapes.
+
+Of one class there are only objects: a label map of one class is that class everywhere.
+"""
 ZOO_LICENCE = "CC-BY-NC-4.0 (non-commercial)"
 """Of all weights that the authors of Mask2Former and MaskFormer published, in their MODEL_ZOO.md."""
 WITH_THINGS = {150: "ade20k", 19: "cityscapes"}

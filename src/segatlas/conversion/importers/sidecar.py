@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segatlas.checkpoint.model_folder import WEIGHTS_ENDINGS
 from segatlas.checkpoint.reading import ReadWeights
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.source import Library
@@ -15,8 +16,6 @@ from segatlas.printable import printable
 
 _PREFERRED = ("model.safetensors", "pytorch_model.bin")
 """What the weights file in a folder of Hugging Face is called."""
-
-_ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +38,10 @@ def find_weights(path: Path) -> Path:
     for name in _PREFERRED:
         if (path / name).is_file():
             return path / name
-    files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS and file.is_file())
+    files = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS_ENDINGS and file.is_file())
     if len(files) == 1:
         return files[0]
-    listed = ", ".join(file.name for file in files[:8]) or f"none that ends with {', '.join(_ENDINGS)}"
+    listed = ", ".join(file.name for file in files[:8]) or f"none that ends with {', '.join(WEIGHTS_ENDINGS)}"
     raise WeightsError(f"{printable(path)}: a folder; name one weights file (there: {listed})")
 
 

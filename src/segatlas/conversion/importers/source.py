@@ -46,6 +46,10 @@ def _no_stranger(*_: Any) -> str:
     return ""
 
 
+def _threshold(file: ForeignWeights) -> Any:
+    return file.setting("threshold", 0.5)
+
+
 def _tensors_only(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
     return dict(tensors)
 
@@ -63,6 +67,7 @@ class Library:
     stranger: says in words that settings are of a network for which there is no importer, "" where that is not told;
         given them and what there are importers for.
     facts: what settings and the data in the file tell about the use, given (meta, settings).
+    threshold: of a network with one logit a pixel, the value of the sigmoid above which a pixel is of its class.
     content: what is saved when a network is written for this library, given its tensors and the card.
     """
 
@@ -75,4 +80,5 @@ class Library:
     disagreement: Callable[[ForeignWeights], str] = _agrees
     stranger: Callable[[Mapping[str, Any], Sequence[str]], str] = _no_stranger
     facts: Callable[[Mapping[str, Any], Mapping[str, Any]], Facts] = _no_facts
+    threshold: Callable[[ForeignWeights], Any] = _threshold
     content: Callable[[Mapping[str, Tensor], Card], dict[str, Any]] = _tensors_only

@@ -25,6 +25,12 @@ _DATA_SETS = {
 _CLASSIFIERS = ("conv_seg", "fc_seg", "mask_norm")
 """What the layers of their heads with a row a class are called: class counts are compared with settings there."""
 
+_THRESHOLD = 0.3
+"""What the library takes for heads of one logit where their settings have none."""
+
+_SPLITS, _INNER = ("train", "val", "test"), ("", ".dataset", ".datasets.0", ".0")
+"""Of which splits a configuration has datasets, and where in one that wraps others the first of these stands."""
+
 _BLOCKS_OF_LAYER3 = {18: 2, 34: 6, 50: 6, 101: 23, 152: 36, 200: 36}
 """Depth of a ResNet -> blocks of its third layer."""
 
@@ -45,7 +51,8 @@ def settings_of(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def disagreement(file: ForeignWeights) -> str:
     """See `Source`: the class count, and the depth of a ResNet."""
-    stated = _last(file.stated("model.decode_head")).get("num_classes")
+    head = _last(file.stated("model.decode_head"))
+    stated = head.get("out_channels") or head.get("num_classes")
     counts = [file.shape(name)[0] for name in file.tensors if name.startswith("decode_head.") and _is_classifier(name)]
     if counts and isinstance(stated, int) and stated not in counts:
         return f"decode_head.num_classes is {stated}, but the file has {counts[-1]} classes"
@@ -70,19 +77,44 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
 
 
 def named_facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
-    """Return class names, colours and dataset."""
+    """Return class names, colours and dataset: of the configuration where their number is that of the file's own."""
     inner = meta.get("meta")
     inner = inner if isinstance(inner, Mapping) else {}
     named = inner.get("dataset_meta")
     named = named if isinstance(named, Mapping) else {}
     classes = named.get("classes") or inner.get("CLASSES") or ()
     palette = named.get("palette") or inner.get("PALETTE") or ()
+    stated = _stated_names(settings)
+    if stated and (not classes or len(stated["classes"]) == len(classes)):
+        classes, palette = stated["classes"], stated.get("palette") or palette
     kind = settings.get("dataset_type")
     return Facts(
         classes=tuple(str(name).strip() for name in classes),
         palette=_colors(palette),
         data_set=_DATA_SETS.get(str(kind), str(kind or "")),
     )
+
+
+def threshold(file: ForeignWeights) -> Any:
+    """See `Source`: heads with `out_channels=1` have one."""
+    stated = _last(file.stated("model.decode_head")).get("threshold")
+    return file.setting("model.decode_head.threshold", _THRESHOLD) if stated is None else stated
+
+
+def _stated_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a configuration says of its dataset's classes, {} where it says nothing.
+
+    1.x has `metainfo`, of a dataset or as a variable; 0.x has `classes` and `palette` in the dataset itself.
+    """
+    file = ForeignWeights(tensors={}, settings=settings)
+    places = [*(f"{name}_dataloader.dataset" for name in _SPLITS), *(f"data.{name}" for name in _SPLITS)]
+    for place in (*(place + inner for place in places for inner in _INNER), "metainfo"):
+        found = file.stated(place)
+        named = found.get("metainfo", found) if isinstance(found, Mapping) else None
+        classes = named.get("classes") if isinstance(named, Mapping) else None
+        if isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes):
+            return named if isinstance(named, Mapping) else {}
+    return {}
 
 
 def content(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
@@ -172,5 +204,6 @@ SOURCE = Library(
     read_settings=read_settings_file,
     disagreement=disagreement,
     facts=facts,
+    threshold=threshold,
     content=content,
 )
