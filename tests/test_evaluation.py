@@ -208,13 +208,13 @@ def test_a_folder_without_class_names_is_read_with_those_of_the_model(tmp_path: 
 def test_labels_of_unnamed_data_that_are_fewer_than_the_models_classes_are_a_warning(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8), dtype=np.uint8)
     write_pair(tmp_path, "val", "0", pixels, np.eye(8, dtype=np.uint8))
-    [warning] = evaluate(red_channel(), tmp_path, split="val", progress=False).warnings
+    warning, *_ = evaluate(red_channel(), tmp_path, split="val", progress=False).warnings  # others: never predicted
     assert warning.startswith("the model has 3 classes, the data name none and hold labels 0 to 1 only")
     assert "label 1 was taken for 'road'" in warning
     numbered = red_channel(tuple(f"class_{index}" for index in range(3)))
-    assert not evaluate(numbered, tmp_path, split="val", progress=False).warnings
+    assert not any("data name none" in line for line in evaluate(numbered, tmp_path, progress=False).warnings)
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
-    assert not evaluate(red_channel(), tmp_path, split="val", progress=False).warnings
+    assert not any("data name none" in line for line in evaluate(red_channel(), tmp_path, progress=False).warnings)
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     with pytest.raises(UsageError, match="has 2 classes"):
         evaluate(red_channel(), tmp_path, split="val", progress=False)

@@ -109,7 +109,7 @@ def test_numbers_that_are_none_stop_with_the_file_named(words, monkeypatch):
     told: list[str] = []
     monkeypatch.setattr(SegmentationModule, "training_step", training_step)
     with pytest.raises(
-        TrainingError, match=r"costs of matching .* are not finite at step 1 on: 00\d\d, 00\d\d\. The"
+        TrainingError, match=r"costs of matching .* are not finite at step 1 on: 00\d\d, 00\d\d\. Try"
     ) as caught:
         train(Config.load(words("mask2former")), quiet=True)
     assert set(told) == set(str(caught.value).partition("on: ")[2].partition(".")[0].split(", "))

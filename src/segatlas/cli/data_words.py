@@ -71,7 +71,7 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     if not first or "=" in first:
         return list(words), ""
     if not folder.is_dir():
-        if first not in recipes() and not first.endswith((".yaml", ".yml")) and not folder.exists():
+        if first not in recipes() and not first.endswith((".yaml", ".yml", ".py", ".json")) and not folder.exists():
             raise _neither_folder_nor_recipe(first)
         return list(words), ""
     if first in recipes():
