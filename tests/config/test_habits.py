@@ -31,6 +31,8 @@ def test_every_word_stands_for_a_key_of_recipes_and_in_one_table():
         ("model", "unet", "model.name=unet"),
         ("model", "yolov8n-seg.pt", "model.name=NAME"),
         ("--lr", "", "train.lr=VALUE"),
+        ("pretrained", "True", "model.encoder_weights=imagenet"),
+        ("pretrained", "mine.pth", "model.encoder_weights=mine.pth"),
         ("data", "coco.yaml", "the folder of the data comes first: segatlas train DIR"),
         ("mosaic", "1", ""),
     ],

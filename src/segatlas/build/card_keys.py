@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from segatlas.checkpoint.card import Card
-from segatlas.config.encoder_keys import ENCODER
+from segatlas.config.encoder_keys import ENCODER, encoder_name
 from segatlas.models.architecture import flat_fields
 from segatlas.models.host import SHARED
 from segatlas.models.reading import load_architecture, read_config
@@ -28,28 +28,28 @@ def network_keys(card: Card, stated: Collection[str] = ()) -> dict[str, Any]:
     Returns:
         Dotted key -> plain value. Empty for a card whose network this version cannot build.
     """
-    record = load_architecture(card.architecture)
-    config, problems = read_config(record, card.config)
+    config, problems = read_config(load_architecture(card.architecture), card.config)
     if problems:
         return {}
-    own = flat_fields(config)
-    plain, _ = read_config(record, {key: card.config[key] for key in SHARED if key in card.config})
-    usual = {} if plain is None else flat_fields(plain)
-    spec = getattr(config, ENCODER, None)
-    options = {} if spec is None else type(spec)(name=spec.name).fields()
-    alone = {f"{ENCODER}.{key}": value for key, value in options.items()}
+    usual = usual_fields(card)
     told = {
         key: value
-        for key, value in own.items()
-        if key not in FROM_DATA
-        and (
-            plain is None
-            or key in (ENCODER, NAME)
-            or key in stated
-            or any(layer.get(key, value) != value for layer in (usual, alone))
-        )
+        for key, value in flat_fields(config).items()
+        if key not in FROM_DATA and (key in (ENCODER, NAME) or key in stated or key not in usual or usual[key] != value)
     }
     return {"name": card.architecture, **told}
+
+
+def usual_fields(card: Card) -> dict[str, Any]:
+    """Return, by dotted key, the settings of a card's network on its encoder where nothing else is said.
+
+    Empty where nothing can be left unsaid, as of a network around another.
+    """
+    known = {key: card.config[key] for key in SHARED if key in card.config}
+    if name := encoder_name(card.config):
+        known[ENCODER] = name
+    config, problems = read_config(load_architecture(card.architecture), known)
+    return {} if problems else flat_fields(config)
 
 
 def network_words(card: Card, stated: Collection[str] = ()) -> list[str]:

@@ -229,9 +229,12 @@ def convert(
 
 
 def _print_conversion(done: Conversion) -> None:
+    from segatlas.build.card_keys import usual_fields
+
     card = done.card
     say(f"{printable(done.file)}: {card.architecture} of {done.title}, {done.tensors} tensors")
-    config = f"{_config_words(card, _usual(card)) or 'as usual'} (all: segatlas models info {printable(done.folder)})"
+    own = _config_words(card, usual_fields(card)) or "as usual"
+    config = f"{own} (all: segatlas models info {printable(done.folder)})"
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
     all_pairs = {**pairs, "settings": done.settings_from or "none found"}
@@ -349,27 +352,16 @@ def _info_card(name: str, *, json_line: bool) -> None:
         say(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
 
 
-def _usual(card: Card) -> dict[str, Any]:
-    """Return the config of a card's network on its encoder where nothing else is said."""
-    from segatlas.build.network import make_config
-    from segatlas.config.encoder_keys import encoder_name
-    from segatlas.models.architecture import plain_fields
-
-    name = encoder_name(card.config)
-    fields = {"num_classes": len(card.classes), **({"encoder": name} if name else {})}
-    return plain_fields(make_config(card.architecture, fields)[1])
-
-
 def _config_words(card: Card, usual: dict[str, Any] | None = None) -> str:
     """Return a config on one line: `encoder` is the encoder's name, `encoder.KEY` what else is set of it.
 
-    usual: what is left out where it is the same, but for the encoder's name.
+    usual: dotted key -> what is left out where it is the same, but for the encoder's name.
     """
     import json
 
     from segatlas.config.encoder_keys import dotted_fields
 
-    fields, same = (dotted_fields(json.loads(json.dumps(one or {}))) for one in (card.config, usual))
+    fields, same = (json.loads(json.dumps(one)) for one in (dotted_fields(card.config), usual or {}))  # no tuples
     fields = {key: v for key, v in fields.items() if key == "encoder.name" or key not in same or same[key] != v}
     unset = [key for key, value in fields.items() if key.startswith("encoder.") and value is None]
     told = {key.removesuffix(".name"): value for key, value in fields.items() if key not in unset}

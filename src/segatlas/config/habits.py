@@ -50,7 +50,7 @@ KEYS = {
     "num_classes": "model.num_classes",
     "load_from": "model.start_from",
     "weights": "model.start_from",
-    "pretrained": "model.start_from",
+    "pretrained": "model.encoder_weights",
     "work_dir": "run.dir",
     "output_dir": "run.dir",
     "save_dir": "run.dir",
@@ -95,6 +95,8 @@ def _value(key: str, value: str) -> str:
     if key == "transforms.crop":
         sides = re.findall(r"\d+", value)[:2]
         return f"[{sides[0]},{sides[-1]}]" if sides else "[HEIGHT,WIDTH]"
+    if key == "model.encoder_weights" and value.lower() in ("", "true", "false"):  # a switch elsewhere
+        return "null" if value.lower() == "false" else "imagenet"
     if key == "train.precision":
         return "fp32" if value.lower() in ("false", "0", "no") else "bf16"
     if key == "train.device" and value not in ("cpu", "mps", "auto"):
