@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shlex
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from segatlas.cli.main import app
 from segatlas.config import Config
 from segatlas.config.yaml_tree import parse, write
 from segatlas.errors import ConfigError, DataError, WeightsError
-from segatlas.printable import SafeRecords, html_text, json_line, printable, printable_lines, shortened
+from segatlas.printable import SafeRecords, html_text, json_line, printable, printable_lines, shell_words, shortened
 from segatlas.safe_console import SafeConsole, progress_bar
 
 NASTY = "a\x1b[2J\r\nfake: ok\x9b\u202eb\u2066\u2028\ud800\x7f"
@@ -162,3 +163,9 @@ def test_a_progress_bar_shows_what_is_done_on_a_terminal_only_and_obeys_no_name(
         assert ("2/3" in out.getvalue()) == (terminal and shown)
         assert ("[bold]" in out.getvalue()) == (terminal and shown)
         assert "\x1b[31m" not in out.getvalue()
+
+
+def test_words_of_a_shell_come_back_from_it_and_are_as_a_person_would_type_them():
+    words = ["a", "b c", "data.classes=['x', 'y']", 'it\'s "q"', "it's $1", "it's \\", "it's !", "", "道"]
+    assert shlex.split(shell_words(words)) == words
+    assert shell_words(words[:3]) == "a 'b c' \"data.classes=['x', 'y']\""

@@ -11,8 +11,9 @@ import html
 import json
 import logging
 import math
+import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -22,6 +23,9 @@ _JOINERS = "\u200c\u200d"
 """Without them, words of some scripts and many emoji are others."""
 
 _LINES = "\n\t"
+
+_SHELL_SIGNS = frozenset('"$`\\!')
+"""What a shell reads between double quotes, too."""
 
 
 def printable(value: object) -> str:
@@ -53,6 +57,11 @@ def html_text(text: str) -> str:
     return html.escape(printable_lines(text))
 
 
+def shell_words(words: Iterable[object]) -> str:
+    """Return words as a person would type them in a shell: double quotes around such as hold single ones."""
+    return " ".join(map(_shell_word, map(str, words)))
+
+
 def on_terminal(text: str) -> dict[str, str]:
     """Return the `extra` of a log record that a terminal shows as this text, "" = not at all; log.txt has its own."""
     return {"on_terminal": text}
@@ -65,6 +74,10 @@ class SafeRecords(logging.Filter):
         """Change the record, and keep it."""
         record.msg, record.args = printable_lines(record.getMessage()).replace("\n", "\n    "), None
         return True
+
+
+def _shell_word(word: str) -> str:
+    return f'"{word}"' if "'" in word and not _SHELL_SIGNS & set(word) else shlex.quote(word)
 
 
 def _escaped(text: str, kept: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -155,13 +156,20 @@ def overrides(text: str) -> list[str]:
     return list(re.findall(r'"(data\.[^"]*)"', text)) + re.findall(r"(?<!\")\bdata\.name=\w+", text)
 
 
+def move(advice: str) -> None:
+    """Do what the lines `mv OLD NEW` of an advice say."""
+    lines = [shlex.split(line) for line in advice.splitlines() if line.startswith("mv ")]
+    assert lines
+    for _, old, new in lines:
+        Path(old).rename(new)
+
+
 def test_the_advice_for_a_cvat_export_of_masks_makes_it_clean_with_its_names(tmp_path: Path) -> None:
-    root = tmp_path / "set"
+    root = tmp_path / "a set"
     cvat_masks(root)
     advice = json.loads(segatlas("data", "check", root, "--json").stdout)["findings"][0]["repair"]
     assert "rename JPEGImages to images and SegmentationClass to masks" in advice
-    (root / "JPEGImages").rename(root / "images")
-    (root / "SegmentationClass").rename(root / "masks")
+    move(advice)
     result = segatlas("data", "check", root, *overrides(advice), "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["classes"] == list(CVAT_COLORS)
@@ -181,16 +189,15 @@ def test_the_advice_for_a_roboflow_export_of_masks_makes_it_clean_with_its_names
 
 def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Path) -> None:
     mmseg(tmp_path / "a")
-    assert "rename img_dir to images and ann_dir to masks" in segatlas("data", "check", tmp_path / "a").stdout
-    (tmp_path / "a/img_dir").rename(tmp_path / "a/images")
-    (tmp_path / "a/ann_dir").rename(tmp_path / "a/masks")
+    advice = json.loads(segatlas("data", "check", tmp_path / "a", "--json").stdout)["findings"][0]["repair"]
+    assert "rename img_dir to images and ann_dir to masks" in advice
+    move(advice)
     assert segatlas("data", "check", tmp_path / "a").exit_code == 0
     nnunet(tmp_path / "b")
     advice = json.loads(segatlas("data", "check", tmp_path / "b", "--json").stdout)["findings"][0]["repair"]
     assert "without _0000" in advice
-    subprocess.run(["sh", "-c", advice.partition("in a shell: ")[2]], check=True)
-    (tmp_path / "b/imagesTr").rename(tmp_path / "b/images")
-    (tmp_path / "b/labelsTr").rename(tmp_path / "b/masks")
+    subprocess.run(["sh", "-c", advice.partition("in a shell: ")[2].partition("\n")[0]], check=True)
+    move(advice)
     assert segatlas("data", "check", tmp_path / "b").exit_code == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -12,6 +11,7 @@ from segatlas.config.encoder_keys import ENCODER, encoder_name
 from segatlas.models.architecture import flat_fields
 from segatlas.models.host import SHARED
 from segatlas.models.reading import load_architecture, read_config
+from segatlas.printable import shell_words
 
 NAME = f"{ENCODER}.name"
 FROM_DATA = (*SHARED, "stuff", "stuff_classes")
@@ -59,7 +59,7 @@ def network_words(card: Card, stated: Collection[str] = ()) -> list[str]:
 
 def told_words(card: Card) -> str:
     """Return the words as a shell takes them."""
-    return shlex.join(network_words(card))
+    return shell_words(network_words(card))
 
 
 def _word(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -21,7 +20,7 @@ from segatlas.cli.data_weaken import grabcut, weaken
 from segatlas.cli.data_words import load_data
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
-from segatlas.printable import printable
+from segatlas.printable import printable, shell_words
 from segatlas.safe_console import progress_bar
 
 if TYPE_CHECKING:
@@ -339,7 +338,7 @@ def _fix_command(words: Sequence[str] | None, config_file: Path | None) -> str:
     from segatlas.data.checks.findings import FIX_OPTION
 
     typed = [*(words or ()), *(["--config", str(config_file)] if config_file else [])]
-    return f"segatlas data check {' '.join(map(shlex.quote, typed))} {FIX_OPTION}"
+    return f"segatlas data check {shell_words(typed)} {FIX_OPTION}"
 
 
 def _train_command(words: Sequence[str] | None, config_file: Path | None) -> str:
@@ -350,7 +349,7 @@ def _train_command(words: Sequence[str] | None, config_file: Path | None) -> str
     if typed and typed[0] in recipes() and Path(typed[0]).is_dir():
         typed[0] = f"./{typed[0]}"  # a folder that is called as a recipe is
     typed += ["--config", str(config_file)] if config_file else []
-    return f"segatlas train {printable(shlex.join(typed))}"
+    return f"segatlas train {printable(shell_words(typed))}"
 
 
 def _print_finding(finding: Finding, found: CheckReport, console: Console) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from segatlas.cli.common import load_recipe
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.files import near_paths
+from segatlas.printable import shell_words
 
 if TYPE_CHECKING:
     from segatlas.recipe import Config
@@ -88,7 +88,7 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     recipe, network = _network_of(words[1:], recipe)
     more = ([f"data.name={data.name}"] if data.name != "folder" else []) + network
     given = [recipe, f"data.root={json.dumps(data.root, ensure_ascii=False)}", *more]  # a folder may be called 7
-    told = shlex.join([recipe, f"data.root={data.root}", *more])
+    told = shell_words([recipe, f"data.root={data.root}", *more])
     return [*given, *words[1:]], f"{first} is a folder; its recipe: {told}"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segatlas.config.habits import KEYS, named, what_to_write
+from segatlas.printable import shell_words
 
 RECIPE_WORDS = "[RECIPE] [KEY=VALUE]..."
 """The argument of commands that take keys of a recipe."""
@@ -69,7 +69,7 @@ def _told(given: Sequence[tuple[str, str]]) -> str:
     keys = [(word, text) for word, text in meant if text and named(word) in KEYS]
     told = [f"for {word}: {text}" for word, text in meant if text and named(word) not in KEYS]
     if keys:
-        told.insert(0, f"write {shlex.join(text for _, text in keys)} for {' '.join(word for word, _ in keys)}")
+        told.insert(0, f"write {shell_words(text for _, text in keys)} for {' '.join(word for word, _ in keys)}")
     return "; ".join(told)
 
 

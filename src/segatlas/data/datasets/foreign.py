@@ -18,6 +18,7 @@ from pathlib import Path
 
 from segatlas.data.datasets.coco_moves import FORM, moves
 from segatlas.data.formats.listing import has_images, is_hidden, is_image_name
+from segatlas.printable import shell_words
 
 MOST_FOLDERS = 60
 MOST_ENTRIES = 400
@@ -145,8 +146,9 @@ def _cvat_masks(tree: Tree) -> Foreign | None:
         table = ", ".join(f"'{r},{g},{b}': {index}" for index, (_, (r, g, b)) in enumerate(colors))
         images = "JPEGImages" if (home / "JPEGImages").is_dir() else "the folder of the images (the export has none)"
         advice = (
-            f"its masks are colours and can be read: rename {images} to images and SegmentationClass to masks, and "
-            f"{WHERE_KEYS_GO}\n"
+            f"its masks are colours and can be read: rename {images} to images and SegmentationClass to masks"
+            f"{_moves((home / images, home / 'images'), (home / 'SegmentationClass', home / 'masks'))}\n"
+            f"and {WHERE_KEYS_GO}\n"
             f'data.name=folder "data.classes={listed(names)}" "data.label_colors={{{table}}}"'
         )
         return Foreign(name="a CVAT export of masks", evidence=path, advice=advice)
@@ -179,11 +181,14 @@ def _nnunet(tree: Tree) -> Foreign | None:
     path = next((path for path in tree.named("dataset.json") if (path.parent / "labelsTr").is_dir()), None)
     if path is None:
         return None
+    images = path.parent / "imagesTr"
     advice = (
         "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), then rename "
         "imagesTr to images and labelsTr to masks; volumes are read in these folders where they are .nii or .nii.gz\n"
-        + channel_renames(path.parent / "imagesTr")
+        f"{channel_renames(images)}"
     )
+    if has_images(images):
+        advice += _moves((images, path.parent / "images"), (path.parent / "labelsTr", path.parent / "masks"))
     return Foreign(name="an nnU-Net dataset", evidence=path, advice=advice)
 
 
@@ -253,14 +258,18 @@ def _other_names(tree: Tree) -> Foreign | None:
         if images is None or masks is None:
             continue
         steps = [
-            f"{path.relative_to(tree.root)} to {path.with_name(name).relative_to(tree.root)}"
-            for path, name in ((images, "images"), (masks, "masks"))
-            if path.name != name
+            (path, path.with_name(name)) for path, name in ((images, "images"), (masks, "masks")) if path.name != name
         ]
         if steps:
-            advice = f"rename {' and '.join(steps)}; an image and its mask need one name up to the ending"
+            told = " and ".join(f"{old.relative_to(tree.root)} to {new.relative_to(tree.root)}" for old, new in steps)
+            advice = f"rename {told}; an image and its mask need one name up to the ending{_moves(*steps)}"
             return Foreign(name="a folder of images and masks under other names", evidence=masks, advice=advice)
     return None
+
+
+def _moves(*steps: tuple[Path, Path]) -> str:
+    """Return a line for each rename that can be made, as a shell takes it; each begins with a line break."""
+    return "".join(f"\n{shell_words(['mv', old, new])}" for old, new in steps if old.is_dir())
 
 
 # ---- no masks at all
