@@ -214,7 +214,6 @@ NAMES = {"miou": "mIoU", "ap": "AP", "pq": "PQ"}
 def tiles(facts: dict[str, dict]) -> list[str]:
     """Return the lines of the page: a table of images, and below it the command of each."""
     known = [name for name in ARCHITECTURES if name in facts]
-    keep_truth()
     lines = ["| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
     shown = ["![The image](gallery/the_image.webp)<br>The image", "![The truth](gallery/the_truth.webp)<br>The truth"]
     lines.append("| " + " | ".join(shown + [""] * (COLUMNS - len(shown))) + " |")
@@ -235,6 +234,7 @@ def told(name: str, fact: dict) -> str:
     kind, score = fact["score"]
     return (
         f"**{ARCHITECTURES[name].title}**, {fact['parameters'] / 1e6:.1f} M, {fact['steps']} steps, "
+        f"{fact['core_minutes']:.1f} core-minutes, "
         f"{NAMES[kind]} {100 * score:.0f} %"
     )
 
@@ -268,6 +268,7 @@ def main() -> int:
                 continue
             FACTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             print(family, facts[family]["score"], facts[family]["minutes"], flush=True)
+    keep_truth()
     write_between(PAGE, "\n".join(tiles(facts)), MARKS)
     return 0
 
