@@ -43,7 +43,7 @@ MINUTES = 0.85
 FIRST = 16
 """Steps by which the pace is known."""
 SMALL = "{name: resnet18, width: 24}"
-STRIDE8 = "{name: resnet18, width: 24, output_stride: 8}"
+STRIDE8 = "{name: resnet18, width: 16, output_stride: 8}"
 
 
 def like_unet(words: str) -> str:
@@ -53,7 +53,7 @@ def like_unet(words: str) -> str:
 
 def wide(name: str, more: str = "") -> str:
     """Return the words of a network whose encoder keeps maps of an eighth."""
-    return like_unet(f"{name} 'model.encoder={STRIDE8}' model.channels=96 {more}".strip())
+    return like_unet(f"{name} 'model.encoder={STRIDE8}' model.channels=64 {more}".strip())
 
 
 PYRAMIDS = {
@@ -67,7 +67,7 @@ PYRAMIDS = {
     "bisenetv1": "model.channels=96 model.context_channels=64 'model.spatial_channels=[24, 24, 24, 64]'",
     "upernet": "model.channels=96",
     "semantic_fpn": "model.neck_channels=96 model.channels=64",
-    "refinenet": "model.channels=64 model.deep_channels=96",
+    "refinenet": "model.channels=32 model.deep_channels=48",
     "pointrend": "model.neck_channels=96 model.channels=64 model.point_channels=64",
     "lraspp": "model.channels=64",
     "stdc": "model.channels=96 model.context_channels=64",
@@ -110,7 +110,7 @@ OWN = {
         "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[32, 48, 64, 96]' model.channels=64 train.lr=2e-3"
     ),
     "knet": like_unet(
-        f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 96}}' model.part_channels=48 train.lr=1e-3"
+        f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 64}}' model.part_channels=48 train.lr=1e-3"
     ),
     "afma": like_unet(
         f"afma 'model.host={{name: unet, encoder: {SMALL}, decoder_channels: [96, 64, 48, 32]}}' model.patch=8 "
