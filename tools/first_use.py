@@ -35,6 +35,9 @@ FACTS = PAGE.with_suffix(".json")
 FOLLOW = "(what was printed)"
 TYPED = re.compile(r"^\s*(?:in a shell: )?((?:mv|mkdir|for) .+)$", re.MULTILINE)
 """Lines of an advice that are to be typed."""
+OF_THIS_MACHINE = "WARNING: Location "
+"""How a line of pip begins that is about the package indexes of a machine, not about us."""
+
 MOST_SHOWN = 110
 PHOTOS = 12
 """Tiles that no training sees."""
@@ -235,7 +238,7 @@ WAYS = {
             "segatlas explain errors runs/semantic/unet_shapes-001 --split val --out errors",
             "segatlas bench unet segformer_b0 --size 128x160",
             "cp mine.py ../segatlas/src/segatlas/models/mine.py && python add.py",
-            f"segatlas train unet_shapes model.name=mine model.encoder=null data.root=data/shapes {SHORT}",
+            f"segatlas train unet_shapes model.name=mine data.root=data/shapes {SHORT}",
         ),
     ),
     "mover": Way(
@@ -290,7 +293,7 @@ def type_in(work: Path, home: Path, command: str) -> tuple[Step, str]:
     )
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     core = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    lines = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(OF_THIS_MACHINE)]
     last = lines[-1].strip() if lines else ""
     return Step(command, done.returncode, len(lines), last, round(seconds, 1), round(core, 1)), done.stdout
 

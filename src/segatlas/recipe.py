@@ -92,7 +92,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
     known = list(dict.fromkeys((*ModelConfig.model_fields, *record.fields, HOST)))
-    return [in_section(problem, "model", known) for problem in problems]
+    return [in_section(problem, "model", known, hosted=record.needs.host is not None) for problem in problems]
 
 
 def _from_data(own: Mapping[str, Any]) -> dict[str, int]:

@@ -16,9 +16,10 @@ from segatlas.build.starting import start_from
 from segatlas.config.architectures import in_section
 from segatlas.config.schema import OptimizerConfig
 from segatlas.conversion.converting import convert_file
-from segatlas.errors import Problem, UsageError, WeightsError
+from segatlas.errors import ConfigError, Problem, UsageError, WeightsError
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference.fast_form import fast_form
+from segatlas.recipe import Config
 from segatlas.structures import Inputs
 from segatlas.training.optim import parameter_groups
 
@@ -123,8 +124,14 @@ def test_a_host_that_cannot_be_is_told(fields, told):
 def test_an_encoder_beside_the_host_is_sent_to_the_host():
     known = ("host", "encoder_weights")
     for key in ("encoder", "output_stride"):
-        found = in_section(Problem(key=key, message="unknown"), "model", known)
+        found = in_section(Problem(key=key, message="unknown"), "model", known, hosted=True)
         assert (found.key, found.message.endswith(f"did you mean 'host.{key}'?")) == (f"model.{key}", True)
+
+
+def test_an_encoder_of_a_network_that_has_none_to_choose_is_told():
+    for words in (("model.encoder=resnet18",), ("model.encoder=null",)):
+        with pytest.raises(ConfigError, match="this network has no encoder to choose: leave the key out"):
+            Config.load("unet_shapes", "model.name=erfnet", *words)
 
 
 def test_a_host_of_a_network_that_wraps_none_is_told():

@@ -65,7 +65,9 @@ def read_fields(
         return None, [Problem(key="", message=str(error))]
 
 
-def in_section(problem: Problem, section: str, known: Iterable[str], what: str = "key") -> Problem:
+def in_section(
+    problem: Problem, section: str, known: Iterable[str], what: str = "key", *, hosted: bool | None = None
+) -> Problem:
     """Return a problem of a group of keys as one of the section that it stands in.
 
     Args:
@@ -73,12 +75,17 @@ def in_section(problem: Problem, section: str, known: Iterable[str], what: str =
         section: dotted key of the group; "" where its keys are told by themselves.
         known: keys that may stand there, for naming the one nearest to an unknown key.
         what: what an unknown key is called.
+        hosted: of the keys of a network, whether it is around another; None for other groups.
     """
     known = list(known)
     if not problem.key:
         return replace(problem, key=section)
     stranger = "." not in problem.key and problem.key not in known
     message = unknown(what, problem.key, known) if stranger else problem.message
-    if stranger and HOST in known and problem.key in (ENCODER, *FLAT):
-        message = f"this network has the encoder of its host: did you mean '{HOST}.{problem.key}'?"
+    if stranger and problem.key in (ENCODER, *FLAT) and hosted is not None:
+        message = (
+            f"this network has the encoder of its host: did you mean '{HOST}.{problem.key}'?"
+            if hosted
+            else "this network has no encoder to choose: leave the key out"
+        )
     return replace(problem, key=f"{section}.{problem.key}" if section else problem.key, message=message)

@@ -127,7 +127,7 @@ def check_colors(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             kind="color_mask",
             severity="error",
             files=tuple(mask.path for mask in masks if mask.is_color),
-            details=tuple(f"{mask.colors} colours" for mask in masks if mask.is_color),
+            details=tuple(f"{mask.colors} colour{'s' * (mask.colors != 1)}" for mask in masks if mask.is_color),
             fault=fault,
             repair=repair,
         )
