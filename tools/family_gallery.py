@@ -37,7 +37,7 @@ SHOWN = 3
 ZOOM = 2
 COLUMNS = 3
 ALPHA = 0.7
-MINUTES = 0.85
+MINUTES = 0.75
 """What stays below a minute where a machine is slower later than in its first steps."""
 
 FIRST = 16

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.dataset_json import read_labels
 from segatlas.errors import DataError
 
@@ -53,3 +54,22 @@ def test_labels_of_another_form_are_refused_with_the_file(tmp_path, text, messag
         read_labels(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'dataset.json'}: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ({"background": 0, "roof": 1}, ("background", "roof")),
+        ({"0": "background", "1": "roof"}, ("background", "roof")),
+        ({"background": 0, "roof": 1, "ignore": 2}, ("background", "roof")),
+        ({"background": 0, "roof": 2}, None),  # values that are no indices
+        ({"background": 0, "roof": [1, 2]}, None),
+        ([1], None),
+    ],
+)
+def test_classes_of_a_folder_are_those_of_dataset_json_where_it_says_them_plainly(tmp_path, labels, names):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    table = read_classes(tmp_path)
+    assert (None if table is None else table.names) == names
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    assert read_classes(tmp_path).names == ("a", "b")

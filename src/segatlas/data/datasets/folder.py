@@ -8,10 +8,9 @@ Layouts, `STEM` being equal for an image and its mask (subfolders allowed), endi
 4. `data.lists={train: FILE, val: FILE}`: a CSV or text file of `image,mask` pairs for each split, see `lists.py`
 
 Without a val part, a seeded fraction of train (`data.val_fraction`) is held out, and named in the log. In test, masks
-may be missing. Class names come from `data.classes`, else `ROOT/classes.json` or `ROOT/classes.txt`, else they are
-counted in
-the masks of all splits: `class_0` up to the largest label found. Objects and segments beside the images:
-`folder_objects.py`; where they are, masks may be missing altogether.
+may be missing. Class names come from `data.classes`, else `ROOT/classes.json`, `ROOT/classes.txt` or nnU-Net's
+`ROOT/dataset.json`, else they are counted in the masks of all splits: `class_0` up to the largest label found. Objects
+and segments beside the images: `folder_objects.py`; where they are, masks may be missing altogether.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segatlas.data.formats.dataset_json import plain_names
 from segatlas.data.formats.masks import MAX_CLASSES
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text, whole_file
@@ -51,7 +52,8 @@ def background_of(names: Sequence[str], stated: str | None = None) -> int | None
 def read_classes(root: str | Path) -> ClassNames | None:
     """Read the class table of a dataset, or return None where it has none.
 
-    `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
+    `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line. Where
+    neither is there, nnU-Net's `dataset.json` may name values.
 
     Raises:
         DataError: the file is damaged or empty, names a class twice or more than 255 classes, or gives colours to some
@@ -59,7 +61,10 @@ def read_classes(root: str | Path) -> ClassNames | None:
     """
     json_path, text_path = Path(root) / JSON_FILE, Path(root) / TEXT_FILE
     path = next((path for path in (json_path, text_path) if path.is_file()), None)
-    return None if path is None else read_class_file(path)
+    if path is not None:
+        return read_class_file(path)
+    names = plain_names(Path(root))
+    return None if names is None else ClassNames(names=names)
 
 
 def read_class_file(path: Path) -> ClassNames:

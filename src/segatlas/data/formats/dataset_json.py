@@ -47,6 +47,16 @@ def read_labels(root: Path) -> NamedValues | None:
     return _named(content["labels"], path)
 
 
+def plain_names(root: Path) -> tuple[str, ...] | None:
+    """Return the names of classes whose values are their indices; None where the file is none, or says other things."""
+    try:
+        named = read_labels(root)
+    except DataError:
+        return None
+    classes = {} if named is None else {value: index for value, index in named.label_map.items() if index != IGNORE}
+    return named.names if named is not None and all(value == index for value, index in classes.items()) else None
+
+
 def _named(labels: Any, path: Path) -> NamedValues:
     if not isinstance(labels, dict) or not labels:
         raise DataError(f"labels is {_short(labels)}; expected {FORMS}", path)
