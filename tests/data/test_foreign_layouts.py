@@ -201,6 +201,19 @@ def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Pat
     assert segatlas("data", "check", tmp_path / "b").exit_code == 0
 
 
+def test_a_folder_of_another_layout_is_told_before_training_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mmseg(tmp_path / "a")
+    for name in ("train", "dry_run"):
+        monkeypatch.setattr(f"segatlas.training.{name}", None)
+    for words in ((), ("--dry-run",)):
+        result = segatlas("train", tmp_path / "a", *words)
+        assert result.exit_code == 1
+        assert "is not laid out as data.name=folder" in result.stderr
+        assert f"\n  mv {tmp_path}/a/img_dir {tmp_path}/a/images\n" in result.stderr
+
+
 def test_brush_labels_of_label_studio_beside_images_are_told_by_check_and_training(tmp_path: Path) -> None:
     label_studio_brush(tmp_path / "masks")
     for number in range(3):

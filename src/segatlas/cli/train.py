@@ -107,6 +107,11 @@ def start(
     console = human(json_line=json_line)
     if told and not quiet:
         console.print(printable(told), markup=False)
+    if told:
+        from segatlas.data import require_layout
+
+        with telling_lines(words, config):
+            require_layout(cfg.data)  # before torch is imported, which takes seconds
     if dry_run:
         from dataclasses import asdict
 

@@ -14,7 +14,7 @@ from segatlas.errors import DataError
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
 
-__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout", "targets_of"]
+__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout", "require_layout", "targets_of"]
 
 
 def create_dataset(
@@ -38,6 +38,16 @@ def create_dataset(
     kind = dataset_class(cfg.name)
     kind.require_target(target)
     cfg = checked(cfg)
+    require_layout(cfg)
+    return kind(cfg, split, seed, store, target)
+
+
+def require_layout(cfg: DataConfig) -> None:
+    """Raise DataError unless the root of a recipe's `data` section is there and laid out as its dataset is.
+
+    Needs no torch, so that a wrong folder is told at once. Generated shapes are made where they are missing.
+    """
+    kind = dataset_class(cfg.name)
     root = kind.prepare(cfg)
     if not kind.reads(cfg, root):
         text = f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it"
@@ -47,7 +57,6 @@ def create_dataset(
         raise DataError(
             f"{alone}. It {text} holds {_content(root)}" if alone else f"{text} holds {_content(root)}", root
         )
-    return kind(cfg, split, seed, store, target)
 
 
 def targets_of(cfg: DataConfig, split: str) -> tuple[str, ...]:
