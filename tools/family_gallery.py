@@ -68,7 +68,8 @@ PYRAMIDS = {
     "upernet": "model.channels=96",
     "semantic_fpn": "model.neck_channels=96 model.channels=64",
     "refinenet": "model.channels=32 model.deep_channels=48",
-    "pointrend": "model.neck_channels=96 model.channels=64 model.point_channels=64",
+    "pointrend": "model.neck_channels=96 model.channels=64 model.point_channels=64 "
+    "'losses=[cross_entropy_dice, {name: point_cross_entropy, on: aux.points}]'",
     "lraspp": "model.channels=64",
     "stdc": "model.channels=96 model.context_channels=64",
 }

@@ -327,6 +327,10 @@ def _losses_of_network(cfg: Config) -> Iterator[Fault]:
             yield place, f"{cfg.model.name} does not give what it takes, {term.takes} - expected {expected}"
         elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
+    for name, on in () if entry is None else entry.needs.taught_by:
+        if not any(term.on == on for term in cfg.losses):
+            message = f"a part of {cfg.model.name} that predicts learns from a loss on {on} alone, and there is none"
+            yield ("losses", "model.name"), f"{message} - add {{name: {name}, on: {on}}}"
 
 
 def _losses_for(entry: ArchitectureEntry) -> tuple[str, ...]:
@@ -428,8 +432,10 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
+            known = losses_for(entry.output)
             names = entry.needs.losses or _losses_for(entry)[:1]
-            found["losses"] = tuple(losses_for(entry.output)[name]() for name in names)
+            parts = (known[name](on=on) for name, on in entry.needs.taught_by)
+            found["losses"] = (*(known[name]() for name in names), *parts)
         scores = scores_of(self.model_copy(update=found))
         if "metric" not in self.train.model_fields_set and scores:
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})

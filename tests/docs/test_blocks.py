@@ -82,7 +82,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/shapes, data/camvid, a folder dataset my-data, images, and a finished run."""
+    """A folder with data/shapes, data/camvid, the folders my-data and data/membranes, images, and a finished run."""
     from segatlas.training import train
 
     root = tmp_path_factory.mktemp("docs")
@@ -90,6 +90,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root)
     make_shapes(root / "data" / "shapes", train=8, val=4, test=4, size=(32, 48))
     write_camvid(root / "data" / "camvid")
+    write_folder(root / "data" / "membranes")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         train(Config.load(*small_train(["unet_shapes"])), quiet=True)

@@ -240,6 +240,21 @@ def test_the_fast_form_gives_the_numbers_of_the_network(case):
     check_model(load_architecture(name), fields, only=("fast_form_same",))
 
 
+@each_semantic_case
+def test_what_predicts_is_taught_by_losses_on_the_output_or_the_table_says_by_which(case):
+    net = make(case).train()
+    inputs = noise(case, 2, 64, 64)
+    net(inputs).logits.square().mean().backward()
+    others = [tensor for tensor in net.parameters() if tensor.grad is None]
+    net.eval()
+    with torch.no_grad():
+        before = net(inputs).logits
+        for tensor in others:
+            tensor.add_(torch.randn_like(tensor))
+        after = net(inputs).logits
+    assert torch.equal(before, after) != bool(ARCHITECTURES[CASES[case][0]].needs.taught_by)
+
+
 PROGRAMS = [case for case, (name, _) in CASES.items() if name not in BY_CONTENT]
 
 

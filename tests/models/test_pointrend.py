@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from segatlas.build.network import create_model, shapes_only
+from segatlas.errors import ConfigError
 from segatlas.models.pointrend import ARCHITECTURE, pixel_centres, sample, uncertainty
+from segatlas.recipe import Config
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +99,15 @@ def test_sampling_at_the_centres_of_all_pixels_gives_the_map():
 def test_two_equal_best_classes_are_the_least_certain():
     logits = torch.tensor([[[3.0, 5.0], [3.0, 1.0], [0.0, 4.5]]])
     torch.testing.assert_close(uncertainty(logits), torch.tensor([[0.0, -0.5]]))
+
+
+def test_a_recipe_without_a_loss_on_the_points_is_refused_and_one_without_losses_has_it():
+    with pytest.raises(ConfigError, match=r"learns from a loss on aux\.points alone, and there is none"):
+        Config.load("unet_shapes", "model.name=pointrend")
+    losses = "losses=[cross_entropy_dice, {name: point_cross_entropy, on: aux.points}]"
+    assert len(Config.load("unet_shapes", "model.name=pointrend", losses).losses) == 2
+    settled = Config.load({"model": {"name": "pointrend"}, "data": {"name": "shapes"}, "train": {"steps": 1}})
+    assert [(term.name, term.on) for term in settled.losses] == [
+        ("cross_entropy", "logits"),
+        ("point_cross_entropy", "aux.points"),
+    ]

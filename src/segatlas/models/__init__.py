@@ -182,7 +182,10 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/2112.12782",
             *(f"semask_fpn_{size}" for size in "tsbl"),
         ),
-        _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
+        replace(
+            _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
+            needs=Needs(taught_by=(("point_cross_entropy", "aux.points"),)),
+        ),
         _semantic(
             "nonlocal_net",
             "Non-local network",

@@ -20,6 +20,7 @@ class Needs:
     losses: names of the losses that it trains with, where a recipe names none and for which it may name: those whose
         input only this network makes. Empty = those of its output's type.
     further_losses: names of losses that a recipe may name besides `losses`.
+    taught_by: (loss, auxiliary logits that it is on) of each part that predicts and that no loss on the output teaches.
     example_host: of a wrapper, a network that it can wrap, around which it is described.
     from_config: its config says what it takes besides the image, in `source_specs()`: users name the sources.
     classes_less: of a wrapper, how many logits its host gives fewer than there are classes.
@@ -31,6 +32,7 @@ class Needs:
     targets_in_forward: bool = False
     losses: tuple[str, ...] = ()
     further_losses: tuple[str, ...] = ()
+    taught_by: tuple[tuple[str, str], ...] = ()
     example_host: str = "unet"
     from_config: bool = False
     classes_less: int = 0

@@ -28,6 +28,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.point_head import PointHead, pixel_centres, sample
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.dense import DenseConfig
+from segatlas.models.needs import Needs
 from segatlas.ops.capture import may_differ, smaller
 from segatlas.structures import Inputs, PointLogits, Resample, SemanticLogits, image_of
 
@@ -174,6 +175,7 @@ ARCHITECTURE = Architecture(
     output=SemanticLogits,
     config=PointRendConfig,
     build=PointRend,
+    needs=Needs(taught_by=(("point_cross_entropy", "aux.points"),)),
     variants={"pointrend_r50": {"encoder": "resnet50c"}, "pointrend_r101": {"encoder": "resnet101c"}},
     tiny={
         "encoder": "resnet18_w8",
