@@ -62,12 +62,12 @@ PYRAMIDS = {
     "linknet": "",
     "fpn": "model.channels=64 model.pyramid_channels=96",
     "pan": "",
-    "fcn_skips": "model.channels=96",
+    "fcn_skips": "model.channels=32",
     "deeplabv3plus": "model.channels=96 model.low_channels=32",
     "bisenetv1": "model.channels=96 model.context_channels=64 'model.spatial_channels=[24, 24, 24, 64]'",
     "upernet": "model.channels=96",
     "semantic_fpn": "model.neck_channels=96 model.channels=64",
-    "refinenet": "model.channels=32 model.deep_channels=48",
+    "refinenet": "model.channels=32 model.deep_channels=48 train.lr=3e-3",
     "pointrend": "model.neck_channels=96 model.channels=64 model.point_channels=64 "
     "'losses=[cross_entropy_dice, {name: point_cross_entropy, on: aux.points}]'",
     "lraspp": "model.channels=64",
@@ -88,15 +88,17 @@ EIGHTHS = {
 OWN = {
     "unet": "unet_shapes_minute",
     "segnet": like_unet("segnet model.encoder=null model.width=32"),
-    "fc_densenet": like_unet("fc_densenet model.width=24 model.growth=12 'model.layers=[2, 3, 3, 3, 2]'"),
-    "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=2e-3"),
-    "segnext": like_unet("segnext model.encoder=mscan_t train.lr=2e-3"),
+    "fc_densenet": like_unet("fc_densenet model.width=16 model.growth=8 'model.layers=[2, 3, 3, 3, 2]' train.lr=4e-3"),
+    "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=6e-3"),
+    "segnext": like_unet("segnext model.encoder=mscan_t train.lr=6e-3"),
     "ocrnet": like_unet("ocrnet model.encoder=hrnet_w8_small model.channels=96 model.key_channels=48"),
     "semask_fpn": like_unet("semask_fpn model.encoder=swin_w8 model.channels=64 train.lr=2e-3"),
     **{
         name: like_unet(name)
-        for name in ("bisenetv2", "erfnet", "cgnet", "enet", "espnet", "espnetv2", "lmffnet", "fast_scnn")
+        for name in ("bisenetv2", "cgnet", "enet", "espnet", "lmffnet", "fast_scnn")
     },
+    "erfnet": like_unet("erfnet train.lr=4e-3"),
+    "espnetv2": like_unet("espnetv2 train.lr=4e-3"),
     "ddrnet": like_unet("ddrnet model.width=24 model.pool_channels=64 model.channels=64"),
     "pidnet": like_unet("pidnet model.width=24 model.pool_channels=64 model.channels=64"),
     "sanet": like_unet("sanet model.width=24 model.channels=64"),
@@ -108,10 +110,10 @@ OWN = {
     ),
     "dpt": like_unet(
         "dpt 'model.encoder={name: vit_tiny, depth: 4, patch_size: 8, final_norm: false}' "
-        "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[32, 48, 64, 96]' model.channels=64 train.lr=2e-3"
+        "'model.blocks=[0, 1, 2, 3]' 'model.level_channels=[16, 24, 32, 48]' model.channels=32 train.lr=8e-3"
     ),
     "knet": like_unet(
-        f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 64}}' model.part_channels=48 train.lr=1e-3"
+        f"knet 'model.host={{name: fcn, encoder: {STRIDE8}, channels: 64}}' model.part_channels=32 train.lr=1e-3"
     ),
     "afma": like_unet(
         f"afma 'model.host={{name: unet, encoder: {SMALL}, decoder_channels: [96, 64, 48, 32]}}' model.patch=8 "
