@@ -88,17 +88,15 @@ EIGHTHS = {
 OWN = {
     "unet": "unet_shapes_minute",
     "segnet": like_unet("segnet model.encoder=null model.width=32"),
-    "fc_densenet": like_unet("fc_densenet model.width=16 model.growth=8 'model.layers=[2, 3, 3, 3, 2]' train.lr=4e-3"),
+    "fc_densenet": like_unet("fc_densenet model.width=16 model.growth=8 'model.layers=[2, 3, 3, 3, 2]'"),
     "segformer": like_unet("segformer model.encoder=mit_b0 model.decoder_channels=96 train.lr=6e-3"),
     "segnext": like_unet("segnext model.encoder=mscan_t train.lr=6e-3"),
     "ocrnet": like_unet("ocrnet model.encoder=hrnet_w8_small model.channels=96 model.key_channels=48"),
     "semask_fpn": like_unet("semask_fpn model.encoder=swin_w8 model.channels=64 train.lr=2e-3"),
     **{
         name: like_unet(name)
-        for name in ("bisenetv2", "cgnet", "enet", "espnet", "lmffnet", "fast_scnn")
+        for name in ("bisenetv2", "erfnet", "cgnet", "enet", "espnet", "espnetv2", "lmffnet", "fast_scnn")
     },
-    "erfnet": like_unet("erfnet train.lr=4e-3"),
-    "espnetv2": like_unet("espnetv2 train.lr=4e-3"),
     "ddrnet": like_unet("ddrnet model.width=24 model.pool_channels=64 model.channels=64"),
     "pidnet": like_unet("pidnet model.width=24 model.pool_channels=64 model.channels=64"),
     "sanet": like_unet("sanet model.width=24 model.channels=64"),
