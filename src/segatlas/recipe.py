@@ -144,17 +144,26 @@ def _unmakeable(name: str, own: Mapping[str, Any], error: UsageError) -> Problem
 
 
 def aux_problems(cfg: config.Config, net: nn.Module) -> list[Problem]:
-    """Return a problem for each loss on auxiliary logits that the network does not give while it trains."""
+    """Return a problem for each loss on auxiliary logits that the network does not give while it trains.
+
+    Likewise for each part that predicts and that no loss teaches.
+    """
     names = aux_names_of(net)
     if cfg.train.freeze_host and (host := host_in(net)) is not None:  # it is in eval mode
         names = tuple(name for name in names if name not in aux_names_of(host))
     given = ", ".join(f"aux.{name}" for name in names)
     message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
-    return [
+    problems = [
         Problem(key=f"losses.{index}.on", got=show(term.on), message=message)
         for index, term in enumerate(cfg.losses)
         if term.on != "logits" and term.on.removeprefix("aux.") not in names
     ]
+    entry = _entry(cfg)
+    for name, on in () if entry is None else entry.needs.taught_by:
+        if not any(term.on == on for term in cfg.losses):
+            message = f"a part of {cfg.model.name} that predicts learns from a loss on {on} alone, and there is none"
+            problems.append(Problem(key="losses", message=f"{message}: add {{name: {name}, on: {on}}}"))
+    return problems
 
 
 def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
@@ -327,10 +336,6 @@ def _losses_of_network(cfg: Config) -> Iterator[Fault]:
             yield place, f"{cfg.model.name} does not give what it takes, {term.takes} - expected {expected}"
         elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
-    for name, on in () if entry is None else entry.needs.taught_by:
-        if not any(term.on == on for term in cfg.losses):
-            message = f"a part of {cfg.model.name} that predicts learns from a loss on {on} alone, and there is none"
-            yield ("losses", "model.name"), f"{message} - add {{name: {name}, on: {on}}}"
 
 
 def _losses_for(entry: ArchitectureEntry) -> tuple[str, ...]:
@@ -432,10 +437,8 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            known = losses_for(entry.output)
             names = entry.needs.losses or _losses_for(entry)[:1]
-            parts = (known[name](on=on) for name, on in entry.needs.taught_by)
-            found["losses"] = (*(known[name]() for name in names), *parts)
+            found["losses"] = tuple(losses_for(entry.output)[name]() for name in names)
         scores = scores_of(self.model_copy(update=found))
         if "metric" not in self.train.model_fields_set and scores:
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
