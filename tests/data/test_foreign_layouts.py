@@ -201,6 +201,14 @@ def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Pat
     assert segatlas("data", "check", tmp_path / "b").exit_code == 0
 
 
+def test_no_rename_is_printed_onto_what_is_there_already(tmp_path: Path) -> None:
+    mmseg(tmp_path / "a")
+    (tmp_path / "a" / "images").mkdir()
+    found = recognise(tmp_path / "a")
+    assert found is not None
+    assert found.advice.splitlines()[1:] == [f"mv {tmp_path}/a/ann_dir {tmp_path}/a/masks"]
+
+
 def test_a_folder_of_another_layout_is_told_before_training_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

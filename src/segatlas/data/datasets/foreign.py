@@ -269,7 +269,7 @@ def _other_names(tree: Tree) -> Foreign | None:
 
 def _moves(*steps: tuple[Path, Path]) -> str:
     """Return a line for each rename that can be made, as a shell takes it; each begins with a line break."""
-    return "".join(f"\n{shell_words(['mv', old, new])}" for old, new in steps if old.is_dir())
+    return "".join(f"\n{shell_words(['mv', old, new])}" for old, new in steps if old.is_dir() and not new.exists())
 
 
 # ---- no masks at all
